@@ -1,0 +1,1 @@
+//! The REST API: types, use cases, jobs.

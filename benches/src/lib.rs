@@ -1,0 +1,1 @@
+//! Comparisons with rival proxies, and micro-benchmarks.

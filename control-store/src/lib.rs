@@ -1,0 +1,16 @@
+//! Durable state, the routing snapshot, the job log and secrets at rest.
+//!
+//! Everything that the data plane and the control plane share is defined here: identifiers, the routing
+//! [`Snapshot`], the [`TrafficControl`] through which the control plane steers traffic, the [`Fault`] that every
+//! face translates, and the traits of the query log.
+
+pub mod fault;
+pub mod ids;
+pub mod logs;
+pub mod snapshot;
+pub mod traffic;
+
+pub use fault::Fault;
+pub use ids::{BlueprintName, DatabaseId, Engine, KeyId, ProjectId, ServerId, TenantId};
+pub use snapshot::{Snapshot, SnapshotCell};
+pub use traffic::TrafficControl;

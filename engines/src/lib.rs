@@ -1,0 +1,1 @@
+//! What the control plane does to database servers, and the provisioner that runs them.

@@ -1,0 +1,1 @@
+//! PostgreSQL wire format: bytes in, borrowed messages out.

@@ -1,0 +1,1 @@
+//! SQL lexer and statement classifier: what the proxy must know of a statement.

@@ -1,0 +1,2 @@
+//! The data plane: reactors, sessions, pools, gates.
+#![allow(dead_code)]

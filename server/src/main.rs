@@ -1,0 +1,2 @@
+//! The `tenantsdb` binary.
+fn main() {}

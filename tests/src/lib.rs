@@ -1,0 +1,1 @@
+//! Tests on the running binary with real servers and real drivers.
