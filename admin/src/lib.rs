@@ -1,1 +1,0 @@
-//! The REST API: types, use cases, jobs.

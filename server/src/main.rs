@@ -1,2 +1,0 @@
-//! The `tenantsdb` binary.
-fn main() {}

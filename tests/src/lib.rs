@@ -1,1 +1,0 @@
-//! Tests on the running binary with real servers and real drivers.
