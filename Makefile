@@ -7,5 +7,5 @@ setup:
 
 test: setup
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo test --workspace --locked
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo test --workspace
