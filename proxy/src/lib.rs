@@ -1,2 +1,4 @@
 //! The data plane: reactors, sessions, pools, gates.
-#![allow(dead_code)]
+
+pub mod backend;
+pub mod gate;

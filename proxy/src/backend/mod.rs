@@ -1,0 +1,3 @@
+//! Backend connections: budgets now; handshakes, pools and leases stand on them.
+
+pub mod budget;
