@@ -1,1 +1,8 @@
-//! Comparisons with rival proxies, and micro-benchmarks.
+//! Comparisons of TenantsDB with rival proxies, by the processor time that each proxy costs.
+//!
+//! `cargo run --release -p benches -- postgres` starts PostgreSQL, PgBouncer, HAProxy and (where it is built) `tenantsdb` on
+//! loopback, runs every case against each of them in interleaved rounds and writes `BENCHMARKS.md`.
+
+pub mod pgbench;
+pub mod procfs;
+pub mod stats;
