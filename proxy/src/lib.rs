@@ -1,4 +1,5 @@
 //! The data plane: reactors, sessions, pools, gates.
 
 pub mod backend;
+pub mod faces;
 pub mod gate;

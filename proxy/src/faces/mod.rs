@@ -1,0 +1,3 @@
+//! How each wire tells its client of a [`Fault`](control_store::Fault): one file per face.
+
+pub mod postgres;
