@@ -3,3 +3,5 @@
 pub mod backend;
 pub mod faces;
 pub mod gate;
+pub mod metrics;
+pub mod route;
