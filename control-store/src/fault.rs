@@ -6,7 +6,8 @@
 use thiserror::Error;
 
 /// The reference's sentence for refused DDL.
-pub const DDL_REFUSED: &str = "DDL not allowed on tenant databases. Deploy schema through blueprints.";
+pub const DDL_REFUSED: &str =
+    "DDL not allowed on tenant databases. Deploy schema through blueprints.";
 
 /// A failure that a client is told of. Public text only: internal detail goes to the log where it is handled.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

@@ -12,7 +12,8 @@ use arc_swap::ArcSwap;
 use crate::ids::{BlueprintName, DatabaseId, Engine, KeyId, ProjectId, Role, ServerId, TenantId};
 
 /// A persistent hash map.
-pub type Map<K, V> = imbl::GenericHashMap<K, V, ahash::RandomState, imbl::shared_ptr::DefaultSharedPtr>;
+pub type Map<K, V> =
+    imbl::GenericHashMap<K, V, ahash::RandomState, imbl::shared_ptr::DefaultSharedPtr>;
 
 /// The cell that holds the newest snapshot. Cheap to clone.
 #[derive(Clone)]
@@ -245,7 +246,11 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { query_timeout_ms: 30_000, max_rows_per_query: 10_000, max_connections: 100 }
+        Self {
+            query_timeout_ms: 30_000,
+            max_rows_per_query: 10_000,
+            max_connections: 100,
+        }
     }
 }
 

@@ -46,6 +46,9 @@ pub struct HoldBudget {
 
 impl Default for HoldBudget {
     fn default() -> Self {
-        Self { time: Duration::from_secs(10), bytes: 64 << 20 }
+        Self {
+            time: Duration::from_secs(10),
+            bytes: 64 << 20,
+        }
     }
 }
