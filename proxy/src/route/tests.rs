@@ -149,7 +149,7 @@ fn look_up(key: &Key, name: &str) -> Result<Route, Fault> {
 }
 
 #[track_caller]
-fn check(key: &Key, name: &str, expected: Result<u64, Fault>) {
+fn check(key: &Key, name: &str, expected: &Result<u64, Fault>) {
     assert_eq!(
         look_up(key, name).map(|route| route.database.id.0),
         expected
@@ -196,9 +196,9 @@ fn outside_the_scope_looks_like_not_there() {
         Role::Write,
         Scope::Tenants(vec![TenantId::new("acme")]),
     );
-    check(&acme, "shop__acme", Ok(1));
+    check(&acme, "shop__acme", &Ok(1));
     for hidden in ["shop__globex", "shop_workspace", "shop__gone", "never_was"] {
-        check(&acme, hidden, Err(Fault::UnknownDatabase));
+        check(&acme, hidden, &Err(Fault::UnknownDatabase));
     }
 }
 
@@ -209,14 +209,14 @@ fn a_workspace_scope_opens_the_workspace_and_its_tenants() {
         Role::Admin,
         Scope::Workspaces(vec![BlueprintName::new("shop")]),
     );
-    check(&shop, "shop_workspace", Ok(4));
-    check(&shop, "shop__acme", Ok(1));
+    check(&shop, "shop_workspace", &Ok(4));
+    check(&shop, "shop__acme", &Ok(1));
     let other = key(
         "tdb_b",
         Role::Admin,
         Scope::Workspaces(vec![BlueprintName::new("shop")]),
     );
-    check(&other, "crm__acme", Err(Fault::UnknownDatabase));
+    check(&other, "crm__acme", &Err(Fault::UnknownDatabase));
 }
 
 #[test]
