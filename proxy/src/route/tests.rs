@@ -152,7 +152,7 @@ fn look_up(key: &Key, name: &str) -> Result<Route, Fault> {
 fn check(key: &Key, name: &str, expected: &Result<u64, Fault>) {
     assert_eq!(
         look_up(key, name).map(|route| route.database.id.0),
-        expected
+        *expected
     );
 }
 
@@ -161,12 +161,12 @@ fn equal_names_of_two_projects_are_two_databases() {
     check(
         &key("tdb_a", Role::Admin, Scope::Project),
         "shop__acme",
-        Ok(1),
+        &Ok(1),
     );
     check(
         &key("tdb_b", Role::Admin, Scope::Project),
         "shop__acme",
-        Ok(5),
+        &Ok(5),
     );
 }
 
@@ -224,17 +224,17 @@ fn only_those_entitled_learn_why_a_database_cannot_be_used() {
     check(
         &key("tdb_a", Role::Read, Scope::Project),
         "shop__globex",
-        Err(Fault::Suspended),
+        &Err(Fault::Suspended),
     );
     check(
         &key("tdb_b", Role::Read, Scope::Project),
         "crm__acme",
-        Err(Fault::NotReady),
+        &Err(Fault::NotReady),
     );
     check(
         &key("tdb_a", Role::Read, Scope::Project),
         "shop__gone",
-        Err(Fault::UnknownDatabase),
+        &Err(Fault::UnknownDatabase),
     );
 }
 
