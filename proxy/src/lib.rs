@@ -4,4 +4,5 @@ pub mod backend;
 pub mod faces;
 pub mod gate;
 pub mod metrics;
+pub mod reactor;
 pub mod route;

@@ -10,6 +10,19 @@ use std::time::Duration;
 
 use control_store::snapshot::ServerAddress;
 
+mod buffer;
+#[allow(dead_code, reason = "what the reactors share")]
+mod queue;
+#[allow(dead_code, reason = "what the reactors share")]
+mod sys;
+#[allow(dead_code, reason = "what the reactors share")]
+mod table;
+#[allow(dead_code, reason = "what the reactors share")]
+mod waker;
+
+pub use buffer::{Buf, Pool, PoolLimits, Unfilled};
+pub use waker::Waker;
+
 /// One connection of one reactor. The generation makes a stale id harmless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnId {
