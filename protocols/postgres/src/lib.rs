@@ -17,6 +17,7 @@
 )]
 
 pub mod frame;
+pub mod frontend;
 mod reader;
 pub mod startup;
 mod writer;

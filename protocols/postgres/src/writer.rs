@@ -9,6 +9,17 @@ pub enum EncodeError {
     /// The message or one of its lists is longer than its length field can say.
     #[error("message too long")]
     TooLong,
+    /// A part's length does not fit the rest: names longer than their body, OIDs that are not four bytes each.
+    #[error("length of a part does not fit")]
+    BadLength,
+    /// A name is empty where a server would take it for the list's end.
+    #[error("empty name")]
+    EmptyName,
+}
+
+/// A message without a body.
+pub(crate) fn empty(out: &mut Vec<u8>, tag: u8) {
+    out.extend([tag, 0, 0, 0, 4]);
 }
 
 /// Writes one message: tag, if any, then a length that `body`'s output decides.

@@ -124,7 +124,7 @@ fn write_refuses_what_no_server_takes_and_leaves_the_buffer_alone() {
     };
     check(b"user", b"a\0b", EncodeError::ZeroByte);
     check(b"us\0er", b"a", EncodeError::ZeroByte);
-    check(b"", b"a", EncodeError::ZeroByte);
+    check(b"", b"a", EncodeError::EmptyName);
     check(b"user", &[b'x'; 10_000], EncodeError::TooLong);
     for key in [&[0; 3][..], &[0; 257]] {
         assert_eq!(

@@ -17,7 +17,7 @@ pub fn startup_message<'a>(
         out.extend(protocol.to_be_bytes());
         for (name, value) in params {
             if name.is_empty() {
-                return Err(EncodeError::ZeroByte);
+                return Err(EncodeError::EmptyName);
             }
             writer::cstr(out, name)?;
             writer::cstr(out, value)?;
