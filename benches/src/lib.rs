@@ -4,5 +4,7 @@
 //! loopback, runs every case against each of them in interleaved rounds and writes `BENCHMARKS.md`.
 
 pub mod pgbench;
+pub mod process;
 pub mod procfs;
+pub mod rivals;
 pub mod stats;
