@@ -16,6 +16,7 @@
     )
 )]
 
+pub mod backend;
 pub mod frame;
 pub mod frontend;
 mod reader;

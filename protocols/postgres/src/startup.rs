@@ -11,7 +11,7 @@ use crate::reader::{DecodeError, Reader};
 pub const MAX_PACKET: u32 = 10_000;
 /// The longest cancel key of protocol 3.2; the shortest (and the only one of 3.0) has 4 bytes.
 pub const MAX_CANCEL_KEY: usize = 256;
-const MIN_CANCEL_KEY: usize = 4;
+pub(crate) const MIN_CANCEL_KEY: usize = 4;
 
 pub(crate) const CANCEL: u32 = (1234 << 16) | 5678;
 pub(crate) const SSL: u32 = (1234 << 16) | 5679;
