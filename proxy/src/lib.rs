@@ -4,5 +4,6 @@ pub mod backend;
 pub mod faces;
 pub mod gate;
 pub mod metrics;
+pub mod query_log;
 pub mod reactor;
 pub mod route;
