@@ -3,8 +3,15 @@
 //! `cargo run --release -p benches -- postgres` starts PostgreSQL, PgBouncer, HAProxy and (where it is built) `tenantsdb` on
 //! loopback, runs every case against each of them in interleaved rounds and writes `BENCHMARKS.md`.
 
+pub mod cases;
+pub mod contender;
+pub mod environment;
 pub mod pgbench;
 pub mod process;
 pub mod procfs;
+pub mod report;
+pub mod results;
 pub mod rivals;
+pub mod runner;
 pub mod stats;
+pub mod verdict;
