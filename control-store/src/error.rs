@@ -152,3 +152,29 @@ pub enum StoreError {
     #[error("the store failed: {0}")]
     Sqlite(#[from] rusqlite::Error),
 }
+impl StoreError {
+    pub(crate) fn not_found(what: Entity, name: impl fmt::Display) -> Self {
+        Self::NotFound {
+            what,
+            name: name.to_string(),
+        }
+    }
+
+    pub(crate) fn taken(what: Entity, name: impl fmt::Display) -> Self {
+        Self::Taken {
+            what,
+            name: name.to_string(),
+        }
+    }
+
+    /// Names a broken uniqueness rule; any other failure stays as it is.
+    pub(crate) fn unique(error: rusqlite::Error, what: Entity, name: impl fmt::Display) -> Self {
+        match error.sqlite_error().map(|e| e.extended_code) {
+            Some(
+                rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE
+                | rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY,
+            ) => Self::taken(what, name),
+            _ => Self::Sqlite(error),
+        }
+    }
+}

@@ -4,15 +4,26 @@
 //! [`Snapshot`], the [`TrafficControl`] through which the control plane steers traffic, the [`Fault`] that every
 //! face translates, and the traits of the query log.
 
+pub mod accounts;
 pub mod error;
 pub mod fault;
 pub mod ids;
 pub mod jobs;
+pub mod keys;
 pub mod logs;
+mod migrate;
+pub mod projects;
+mod publish;
+pub mod roles;
 pub mod scram;
 pub mod seal;
 pub mod secret;
+pub mod settings;
 pub mod snapshot;
+pub mod states;
+pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod traffic;
 
 pub use error::{Entity, StoreError};
@@ -21,4 +32,5 @@ pub use ids::{BlueprintName, DatabaseId, Engine, KeyId, ProjectId, ServerId, Ten
 pub use seal::Sealer;
 pub use secret::Secret;
 pub use snapshot::{Snapshot, SnapshotCell};
+pub use store::{ChangeEvent, Store};
 pub use traffic::TrafficControl;
