@@ -7,3 +7,4 @@ pub mod metrics;
 pub mod query_log;
 pub mod reactor;
 pub mod route;
+pub mod session;

@@ -1,0 +1,3 @@
+//! The PostgreSQL session.
+
+pub mod replies;

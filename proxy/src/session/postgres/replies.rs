@@ -1,0 +1,241 @@
+//! The replies a backend still owes, as data.
+//!
+//! Each message sent to a backend, and each that we answer in its stead, puts one [`Owed`] into the queue; each message that
+//! comes back is judged by the queue's head. So pipelines of any depth keep their order, messages of our own making are
+//! swallowed, and an error drops what the server drops: everything up to the next `Sync`.
+//!
+//! `NoticeResponse`, `NotificationResponse` and `ParameterStatus` may come at any time and are not for this queue.
+//!
+//! Source: PostgreSQL 15 documentation, section 55.2 "Message Flow".
+
+use std::collections::VecDeque;
+
+#[cfg(test)]
+mod tests;
+
+/// A prepared statement of this proxy, by content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StatementId(pub u64);
+
+/// Which of our errors takes the place of the server's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FaultSlot(pub u32);
+
+/// What one message of the frontend has coming.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owed {
+    /// `ParseComplete`. Shown to the client unless the `Parse` was ours alone.
+    Parse {
+        /// What is then prepared on the backend.
+        statement: Option<StatementId>,
+        /// Whether the client sent it.
+        show: bool,
+    },
+    /// A `ParseComplete` that we give: the backend has the statement already.
+    ParseHere,
+    /// `BindComplete`.
+    Bind,
+    /// `CloseComplete`. Shown to the client unless the `Close` was ours alone.
+    Close {
+        /// Whether the client sent it.
+        show: bool,
+    },
+    /// A `CloseComplete` that we give: the backend keeps the statement for others.
+    CloseHere,
+    /// `ParameterDescription`, then `RowDescription` or `NoData`; for a portal without the first.
+    Describe,
+    /// Rows or COPY, then `CommandComplete`, `EmptyQueryResponse` or `PortalSuspended`.
+    Execute,
+    /// `ReadyForQuery`, after an error too.
+    Sync,
+    /// Anything, then `ReadyForQuery`: a simple `Query` or a `FunctionCall`.
+    Query {
+        /// Whether the client sent it.
+        show: bool,
+    },
+    /// An error, provoked by us in place of a refused `Parse`; ours is shown instead.
+    Poison(FaultSlot),
+    /// An error, then `ReadyForQuery`: provoked by us in place of a refused `Query`.
+    PoisonQuery(FaultSlot),
+}
+
+/// What to do with one message from the backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deliver {
+    /// Pass it to the client.
+    Forward,
+    /// The client did not cause it.
+    Swallow,
+    /// Give the client this error instead.
+    Replace(FaultSlot),
+}
+
+/// A reply that we give ourselves, now that its turn has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Own {
+    /// `ParseComplete`.
+    ParseComplete,
+    /// `CloseComplete`.
+    CloseComplete,
+}
+
+/// The judgement of one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What the client gets.
+    pub deliver: Deliver,
+    /// The backend has prepared this.
+    pub prepared: Option<StatementId>,
+    /// This was a `ReadyForQuery` that ends a batch.
+    pub ready: bool,
+}
+
+/// The backend sent what nothing asked for: its connection can't be trusted any longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unexpected {
+    /// The message's tag.
+    pub tag: u8,
+}
+
+/// The queue of one backend's owed replies.
+#[derive(Debug, Default)]
+pub struct Replies {
+    owed: VecDeque<Owed>,
+}
+
+impl Replies {
+    /// A message was sent, or a reply of our own is due after those before it.
+    pub fn push(&mut self, owed: Owed) {
+        self.owed.push_back(owed);
+    }
+
+    /// Whether nothing is owed.
+    pub fn is_empty(&self) -> bool {
+        self.owed.is_empty()
+    }
+
+    /// How many are owed, for the bound on pipelines.
+    pub fn len(&self) -> usize {
+        self.owed.len()
+    }
+
+    /// Whether a `Parse` of this statement is unanswered in a batch before the current one: its outcome must be known
+    /// before another batch may rely on it.
+    pub fn parsing_in_earlier_batch(&self, statement: StatementId) -> bool {
+        let end_of_earlier = self.owed.iter().rposition(|owed| owed.ends_batch());
+        let earlier = self.owed.iter().take(end_of_earlier.unwrap_or(0));
+        earlier
+            .into_iter()
+            .any(|owed| matches!(owed, Owed::Parse { statement: Some(id), .. } if *id == statement))
+    }
+
+    /// A reply of ours whose turn has come. Ask until `None` after each push and each judgement.
+    pub fn own(&mut self) -> Option<Own> {
+        let own = match self.owed.front()? {
+            Owed::ParseHere => Own::ParseComplete,
+            Owed::CloseHere => Own::CloseComplete,
+            _ => return None,
+        };
+        self.owed.pop_front();
+        Some(own)
+    }
+
+    /// Judges a message from the backend. `forget` is told of each statement that will not be prepared after all.
+    ///
+    /// # Errors
+    /// [`Unexpected`] if it answers nothing.
+    pub fn judge(
+        &mut self,
+        tag: u8,
+        forget: impl FnMut(StatementId),
+    ) -> Result<Verdict, Unexpected> {
+        let head = *self.owed.front().ok_or(Unexpected { tag })?;
+        if tag == b'E' {
+            return Ok(self.error(head, forget));
+        }
+        let Fits { done, deliver } = head.fits(tag).ok_or(Unexpected { tag })?;
+        if done {
+            self.owed.pop_front();
+        }
+        let prepared = match head {
+            Owed::Parse { statement, .. } => statement,
+            _ => None,
+        };
+        Ok(Verdict {
+            deliver,
+            prepared,
+            ready: tag == b'Z',
+        })
+    }
+
+    fn error(&mut self, head: Owed, forget: impl FnMut(StatementId)) -> Verdict {
+        let deliver = match head {
+            Owed::Poison(slot) | Owed::PoisonQuery(slot) => Deliver::Replace(slot),
+            // An error that our own message met concerns the client's next one.
+            _ => Deliver::Forward,
+        };
+        if !head.ends_batch() {
+            self.drop_to_sync(forget);
+        }
+        Verdict {
+            deliver,
+            prepared: None,
+            ready: false,
+        }
+    }
+
+    /// The server ignores everything up to `Sync` after an error in the extended protocol, a `Query` too.
+    fn drop_to_sync(&mut self, mut forget: impl FnMut(StatementId)) {
+        while let Some(owed) = self.owed.front() {
+            match owed {
+                Owed::Sync => return,
+                Owed::Parse {
+                    statement: Some(id),
+                    ..
+                } => forget(*id),
+                _ => {}
+            }
+            self.owed.pop_front();
+        }
+    }
+}
+
+/// How a message answers an entry.
+struct Fits {
+    done: bool,
+    deliver: Deliver,
+}
+
+impl Owed {
+    /// Whether `ReadyForQuery` ends this one.
+    const fn ends_batch(self) -> bool {
+        matches!(self, Self::Sync | Self::Query { .. } | Self::PoisonQuery(_))
+    }
+
+    fn fits(self, tag: u8) -> Option<Fits> {
+        let shown = |show| {
+            if show {
+                Deliver::Forward
+            } else {
+                Deliver::Swallow
+            }
+        };
+        let (done, deliver) = match (self, tag) {
+            (Self::Parse { show, .. }, b'1') | (Self::Close { show }, b'3') => (true, shown(show)),
+            (Self::Bind, b'2') | (Self::Sync, b'Z') => (true, Deliver::Forward),
+            (Self::Describe, b'T' | b'n') => (true, Deliver::Forward),
+            (Self::Describe, b't') => (false, Deliver::Forward),
+            (Self::Execute, b'C' | b'I' | b's') => (true, Deliver::Forward),
+            (Self::Execute, b'D' | b'G' | b'H' | b'd' | b'c') => (false, Deliver::Forward),
+            (Self::Query { show }, b'Z') => (true, shown(show)),
+            (
+                Self::Query { show },
+                b'T' | b'D' | b'C' | b'I' | b'G' | b'H' | b'd' | b'c' | b'V',
+            ) => (false, shown(show)),
+            // After a replaced error the client still needs to hear that the server is ready.
+            (Self::PoisonQuery(_), b'Z') => (true, Deliver::Forward),
+            _ => return None,
+        };
+        Some(Fits { done, deliver })
+    }
+}
