@@ -11,16 +11,20 @@ use std::time::Duration;
 use control_store::snapshot::ServerAddress;
 
 mod buffer;
-#[allow(dead_code, reason = "what the reactors share")]
+mod epoll;
+mod options;
+mod pools;
 mod queue;
-#[allow(dead_code, reason = "what the reactors share")]
 mod sys;
-#[allow(dead_code, reason = "what the reactors share")]
 mod table;
-#[allow(dead_code, reason = "what the reactors share")]
+#[cfg(test)]
+mod tests;
+mod token;
 mod waker;
 
 pub use buffer::{Buf, Pool, PoolLimits, Unfilled};
+pub use epoll::EpollReactor;
+pub use options::Options;
 pub use waker::Waker;
 
 /// One connection of one reactor. The generation makes a stale id harmless.

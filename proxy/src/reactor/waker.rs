@@ -1,7 +1,7 @@
 //! Waking a reactor from another thread: an eventfd, written at most once per sleep.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -48,8 +48,10 @@ impl Waker {
     pub(super) fn drain(&self) {
         let _ = sys::read_counter(&self.inner.eventfd);
     }
+}
 
-    pub(super) fn raw_fd(&self) -> RawFd {
-        self.inner.eventfd.as_raw_fd()
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.eventfd.as_fd()
     }
 }
