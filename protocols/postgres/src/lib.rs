@@ -20,6 +20,7 @@ pub mod backend;
 pub mod frame;
 pub mod frontend;
 mod reader;
+pub mod scram;
 pub mod startup;
 mod writer;
 
