@@ -19,12 +19,14 @@ mod sys;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod token;
 mod waker;
 
 pub use buffer::{Buf, Pool, PoolLimits, Unfilled};
 pub use epoll::EpollReactor;
 pub use options::Options;
+pub use tls::{TlsConfigError, TlsError, TlsIdentity, TlsServer, TlsStore};
 pub use waker::Waker;
 
 /// One connection of one reactor. The generation makes a stale id harmless.
