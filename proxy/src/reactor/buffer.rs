@@ -131,6 +131,51 @@ impl Unfilled {
     }
 }
 
+impl Unfilled {
+    /// Lends the block to a writer that fills it piece by piece; see [`Lent::view`].
+    pub(super) fn lend(mut self) -> Lent {
+        let memory = self.bytes_mut();
+        let (start, len) = (memory.as_mut_ptr(), memory.len());
+        Lent {
+            block: self.block.take(),
+            start,
+            len,
+        }
+    }
+}
+
+/// A block whose rest the kernel fills while views on what it has filled go around.
+pub(super) struct Lent {
+    block: Option<Rc<Block>>,
+    start: *mut u8,
+    len: usize,
+}
+
+impl Lent {
+    /// Where the block begins and how long it is. Valid while this or any view lives.
+    pub(super) const fn memory(&self) -> (*mut u8, usize) {
+        (self.start, self.len)
+    }
+
+    /// A view on a part that has been filled and will not be written again.
+    pub(super) fn view(&self, filled: Range<usize>) -> Buf {
+        let end = filled.end.min(self.len);
+        Buf {
+            block: self.block.clone(),
+            start: filled.start.min(end),
+            end,
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(block) = self.block.take() {
+            release(block);
+        }
+    }
+}
+
 impl Drop for Unfilled {
     fn drop(&mut self) {
         if let Some(block) = self.block.take() {

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use control_store::snapshot::ServerAddress;
 use socket2::SockAddr;
 
-use self::conn::{Closing, Conn, Flushed, Taken};
+use self::conn::{Conn, Flushed, Taken};
+use super::lifecycle::{ACCEPT_REST, CONNECT_RETRY, Closing, Retry, concerns_one_connection};
 use super::pools::Pools;
 use super::sys::{self, Connecting, Epoll};
 use super::table::Table;
@@ -39,10 +40,6 @@ const ERROR: u32 = libc::EPOLLERR.cast_unsigned();
 const EVENTS_A_TURN: usize = 256;
 /// Connections taken from one listener in one turn.
 const ACCEPTS_A_TURN: usize = 64;
-/// How long a listener rests when there is no descriptor or memory for another connection.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
-/// How often a Unix socket with a full backlog is tried.
-const CONNECT_RETRY: Duration = Duration::from_millis(5);
 /// Bytes thrown away at a time from a peer that sends to a closed connection.
 const DISCARD: usize = 16 << 10;
 
@@ -50,14 +47,6 @@ struct Listener {
     socket: OwnedFd,
     /// Not watched until then.
     rests_until: Option<Instant>,
-}
-
-/// A connection to a Unix socket whose backlog was full.
-struct Retry {
-    at: Instant,
-    until: Instant,
-    conn: ConnId,
-    to: SockAddr,
 }
 
 /// The sockets of one thread, on epoll.
@@ -480,16 +469,6 @@ impl EpollReactor {
             self.flush(id, events);
         }
     }
-}
-
-/// Whether a failed accept says nothing of the next one.
-fn concerns_one_connection(error: &io::Error) -> bool {
-    !matches!(
-        error.raw_os_error(),
-        Some(
-            libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EBADF | libc::EINVAL
-        )
-    )
 }
 
 impl Reactor for EpollReactor {

@@ -11,7 +11,9 @@ use std::time::Duration;
 use control_store::snapshot::ServerAddress;
 
 mod buffer;
+mod choice;
 mod epoll;
+mod lifecycle;
 mod options;
 mod pools;
 mod queue;
@@ -21,12 +23,15 @@ mod table;
 mod tests;
 mod tls;
 mod token;
+mod uring;
 mod waker;
 
 pub use buffer::{Buf, Pool, PoolLimits, Unfilled};
+pub use choice::{AnyReactor, choose, open};
 pub use epoll::EpollReactor;
 pub use options::Options;
 pub use tls::{TlsConfigError, TlsError, TlsIdentity, TlsServer, TlsStore};
+pub use uring::{UringReactor, available};
 pub use waker::Waker;
 
 /// One connection of one reactor. The generation makes a stale id harmless.
@@ -108,9 +113,9 @@ pub enum Close {
 /// Which implementation runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReactorKind {
-    /// `uring.rs`.
+    /// [`UringReactor`].
     Uring,
-    /// `epoll.rs`.
+    /// [`EpollReactor`].
     Epoll,
 }
 

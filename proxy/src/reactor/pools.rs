@@ -5,6 +5,13 @@ use super::{Buf, Options, Pool, Unfilled};
 /// Receives up to this many bytes are copied out of their block when blocks are scarce.
 const SCARCE_COPY: usize = 1024;
 
+/// Which blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Size {
+    Small,
+    Large,
+}
+
 /// The blocks that one reactor receives into.
 pub(super) struct Pools {
     small: Pool,
@@ -33,14 +40,26 @@ impl Pools {
         self.small.take()
     }
 
-    /// The first `len` bytes of a block. Few bytes do not hold a block when blocks are scarce: peers that send half
-    /// messages and stop would otherwise use them up.
+    /// The first `len` bytes of a block.
     pub(super) fn filled(&self, block: Unfilled, len: usize) -> Buf {
-        let buf = block.filled(len);
-        if len <= SCARCE_COPY && self.small.available() < self.scarce {
+        self.sparing(block.filled(len))
+    }
+
+    /// The same bytes; few of them do not hold a block when blocks are scarce: peers that send half messages and stop
+    /// would otherwise use them up.
+    pub(super) fn sparing(&self, buf: Buf) -> Buf {
+        if buf.len() <= SCARCE_COPY && self.small.available() < self.scarce {
             return buf.detach();
         }
         buf
+    }
+
+    /// The blocks of one size.
+    pub(super) const fn of(&self, size: Size) -> &Pool {
+        match size {
+            Size::Small => &self.small,
+            Size::Large => &self.large,
+        }
     }
 
     /// Whether [`Pools::take`] has something to give.

@@ -31,6 +31,14 @@ fn own(fd: libc::c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// The descriptor that a completion of the kernel's tells of: ours from now on.
+pub(super) fn made_by_kernel(result: i32) -> io::Result<OwnedFd> {
+    if result < 0 {
+        return Err(io::Error::from_raw_os_error(-result));
+    }
+    own(result)
+}
+
 /// A non-blocking event counter.
 pub(super) fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: takes no pointers.
@@ -67,6 +75,24 @@ pub(super) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Peer)> {
         })
     }?;
     Ok((fd, peer(&address)))
+}
+
+/// Who is at the other end; an error if nobody is any more.
+pub(super) fn peer_of(socket: BorrowedFd<'_>) -> io::Result<Peer> {
+    SockRef::from(&socket)
+        .peer_addr()
+        .map(|address| peer(&address))
+}
+
+/// The error that a socket holds, if any.
+pub(super) fn take_error(socket: BorrowedFd<'_>) -> Option<io::Error> {
+    SockRef::from(&socket).take_error().unwrap_or_else(Some)
+}
+
+/// Tells the peer that we send no more.
+pub(super) fn shut_down(socket: BorrowedFd<'_>) {
+    // It fails only on a connection that is gone already, which the next receive tells.
+    let _ = SockRef::from(&socket).shutdown(std::net::Shutdown::Write);
 }
 
 fn peer(address: &SockAddr) -> Peer {

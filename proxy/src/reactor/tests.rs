@@ -8,6 +8,7 @@ use super::*;
 
 mod closing;
 mod flow;
+mod load;
 mod peers;
 
 /// Makes a test of each function, once per reactor.
@@ -17,6 +18,15 @@ macro_rules! on_both_reactors {
         mod on_epoll {
             $(#[test] fn $name() { super::$name(super::ReactorKind::Epoll) })*
         }
+        /// Containers may forbid io_uring. Then there is nothing to test.
+        mod on_uring {
+            $(#[test] fn $name() {
+                match crate::reactor::available() {
+                    Ok(()) => super::$name(super::ReactorKind::Uring),
+                    Err(why) => eprintln!("not tested: {why}"),
+                }
+            })*
+        }
     };
 }
 use on_both_reactors;
@@ -25,7 +35,10 @@ use on_both_reactors;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn reactor(kind: ReactorKind, options: Options) -> Box<dyn Reactor> {
-    let made = Box::new(EpollReactor::new(options).expect("epoll works"));
+    let made: Box<dyn Reactor> = match kind {
+        ReactorKind::Epoll => Box::new(EpollReactor::new(options).expect("epoll works")),
+        ReactorKind::Uring => Box::new(UringReactor::new(options).expect("io_uring works")),
+    };
     assert_eq!(made.kind(), kind);
     made
 }

@@ -6,22 +6,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use smallvec::SmallVec;
 use socket2::SockRef;
 
+use crate::reactor::lifecycle::Closing;
 use crate::reactor::queue::{MAX_PIECES, SendQueue};
+use crate::reactor::sys;
 
 /// Writes tried for one connection in one turn, so that a fast reader does not keep the others waiting.
 const WRITES_A_TURN: usize = 8;
-
-/// How far the closing of a connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Closing {
-    /// Open: the caller knows its id.
-    No,
-    /// What is queued still leaves.
-    Flushing,
-    /// We have said that we are done and wait for the peer's end: closing with bytes unread would reset the connection
-    /// and could take our last bytes with it.
-    Lingering,
-}
 
 /// One socket and what we know of it. The kernel tells changes only (edge-triggered), so we remember.
 pub(super) struct Conn {
@@ -147,14 +137,11 @@ impl Conn {
 
     /// The error that the socket holds, if any.
     pub(super) fn take_error(&self) -> Option<io::Error> {
-        let fd = self.socket.as_fd();
-        SockRef::from(&fd).take_error().unwrap_or_else(Some)
+        sys::take_error(self.socket.as_fd())
     }
 
     /// Tells the peer that we send no more.
     pub(super) fn shut_down(&self) {
-        let fd = self.socket.as_fd();
-        // It fails only on a connection that is gone already, which the next read tells.
-        let _ = SockRef::from(&fd).shutdown(std::net::Shutdown::Write);
+        sys::shut_down(self.socket.as_fd());
     }
 }
