@@ -56,8 +56,12 @@ impl Bench {
     }
 
     fn with(kind: ReactorKind, options: Options) -> Self {
+        Self::on(reactor(kind, options))
+    }
+
+    fn on(reactor: Box<dyn Reactor>) -> Self {
         Self {
-            reactor: reactor(kind, options),
+            reactor,
             events: std::collections::VecDeque::new(),
             deadline: Instant::now() + PATIENCE,
         }

@@ -17,7 +17,7 @@ use socket2::SockAddr;
 use self::blocks::Blocks;
 use self::conn::{Conn, Receiving};
 use self::message::Message;
-use self::ring::{Completion, Ring};
+use self::ring::{Completion, Lengths, Ring};
 use super::lifecycle::{ACCEPT_REST, CONNECT_RETRY, Closing, Retry, concerns_one_connection};
 use super::pools::{Pools, Size};
 use super::sys::{self, Connecting};
@@ -111,7 +111,11 @@ impl UringReactor {
     /// # Errors
     /// Where io_uring is refused or too old ([`available`] says why), or the process is out of descriptors.
     pub fn new(options: Options) -> io::Result<Self> {
-        let mut ring = Ring::new()?;
+        Self::with_queues(options, Lengths::default())
+    }
+
+    fn with_queues(options: Options, lengths: Lengths) -> io::Result<Self> {
+        let mut ring = Ring::new(lengths)?;
         let waker = Waker::new()?;
         let small = entries(SMALL_BLOCKS, options.small.blocks);
         let large = entries(LARGE_BLOCKS, options.large.blocks);
@@ -139,6 +143,16 @@ impl UringReactor {
             cut_offs: VecDeque::new(),
             retries: VecDeque::new(),
         })
+    }
+
+    /// A reactor whose queues are full all the time.
+    #[cfg(test)]
+    pub(super) fn cramped(options: Options) -> io::Result<Self> {
+        let lengths = Lengths {
+            submissions: 2,
+            completions: 4,
+        };
+        Self::with_queues(options, lengths)
     }
 
     /// The connection, if the caller may still speak of it.

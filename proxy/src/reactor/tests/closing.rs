@@ -112,6 +112,28 @@ on_both_reactors! {
         assert!(bench.until_done(reading) < len, "it was not cut off");
     }
 
+    fn a_connection_in_the_making_can_be_closed(kind) {
+        let mut bench = Bench::new(kind);
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+            .expect("a socket");
+        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        socket.bind(&any.into()).expect("binds");
+        socket.listen(0).expect("listens");
+        let address = socket.local_addr().expect("bound").as_socket().expect("TCP");
+        let conns: Vec<_> = (0..8)
+            .map(|_| bench.reactor.connect(&ServerAddress::Tcp(address)).expect("begins"))
+            .collect();
+        bench.settle();
+        assert!(bench.events.len() < conns.len(), "nobody waits");
+        bench.events.clear();
+        for (conn, now) in conns.into_iter().zip([true, false].into_iter().cycle()) {
+            bench.reactor.send_copy(conn, b"queued");
+            bench.reactor.close(conn, if now { Close::Now } else { Close::AfterFlush });
+        }
+        bench.settle();
+        assert!(bench.events.is_empty(), "{:?} after the close", bench.events);
+    }
+
     fn last_words_come_before_the_failure(kind) {
         let mut bench = Bench::new(kind);
         let (mut client, conn) = bench.pair();

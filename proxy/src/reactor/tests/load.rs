@@ -112,9 +112,8 @@ fn echo(bench: &mut Bench, clients: usize, high_water: usize) {
     }
 }
 
-fn many_chats(kind: ReactorKind, options: Options, send_buffer: Option<usize>) {
+fn many_chats(mut bench: Bench, high_water: usize, send_buffer: Option<usize>) {
     const CLIENTS: usize = 60;
-    let mut bench = Bench::with(kind, options);
     let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
     if let Some(bytes) = send_buffer {
         // Connections inherit it.
@@ -127,7 +126,7 @@ fn many_chats(kind: ReactorKind, options: Options, send_buffer: Option<usize>) {
     let clients: Vec<_> = (1..=CLIENTS)
         .map(|seed| std::thread::spawn(move || chat(address, seed.try_into().expect("fits"))))
         .collect();
-    echo(&mut bench, CLIENTS, options.high_water);
+    echo(&mut bench, CLIENTS, high_water);
     let stayed = clients
         .into_iter()
         .map(|client| client.join().expect("content"));
@@ -136,7 +135,7 @@ fn many_chats(kind: ReactorKind, options: Options, send_buffer: Option<usize>) {
 
 on_both_reactors! {
     fn every_client_gets_its_own_bytes_back(kind) {
-        many_chats(kind, Options::default(), None);
+        many_chats(Bench::new(kind), Options::default().high_water, None);
     }
 
     fn also_when_blocks_are_few(kind) {
@@ -145,11 +144,11 @@ on_both_reactors! {
         options.small.keep = 4;
         options.large.blocks = 2;
         options.large.keep = 1;
-        many_chats(kind, options, None);
+        many_chats(Bench::with(kind, options), options.high_water, None);
     }
 
     fn also_when_sockets_take_little_at_a_time(kind) {
-        many_chats(kind, Options::default(), Some(4096));
+        many_chats(Bench::new(kind), Options::default().high_water, Some(4096));
     }
 
     fn connections_that_come_and_go_do_not_meet(kind) {
@@ -221,4 +220,15 @@ on_both_reactors! {
         assert!(!kept.is_empty());
         assert!(kept.iter().zip(&before).all(|(buf, before)| **buf == **before), "bytes changed");
     }
+}
+
+#[test]
+fn also_when_the_queues_of_io_uring_overflow() {
+    if let Err(why) = available() {
+        eprintln!("not tested: {why}");
+        return;
+    }
+    let options = Options::default();
+    let reactor = UringReactor::cramped(options).expect("io_uring works");
+    many_chats(Bench::on(Box::new(reactor)), options.high_water, None);
 }

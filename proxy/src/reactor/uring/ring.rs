@@ -18,10 +18,24 @@ use io_uring::{IoUring, opcode};
 use super::message::Message;
 use crate::reactor::token::Token;
 
-/// Requests that fit before they must be submitted.
-const SUBMISSIONS: u32 = 512;
-/// Completions that fit before the kernel has to keep them elsewhere.
-const COMPLETIONS: u32 = 4096;
+/// How long the queues are.
+#[derive(Clone, Copy)]
+pub(super) struct Lengths {
+    /// Requests that fit before they must be submitted.
+    pub(super) submissions: u32,
+    /// Completions that fit before the kernel has to keep them elsewhere.
+    pub(super) completions: u32,
+}
+
+impl Default for Lengths {
+    fn default() -> Self {
+        Self {
+            submissions: 512,
+            completions: 4096,
+        }
+    }
+}
+
 /// Attempts at having the kernel take all requests, in spite of a full completion queue or a shortage of memory.
 const ATTEMPTS: usize = 1000;
 /// Of `io_uring_enter(2)`.
@@ -61,7 +75,7 @@ pub(super) struct Ring {
 impl Ring {
     /// # Errors
     /// Where io_uring is refused, or older than this reactor needs.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(lengths: Lengths) -> io::Result<Self> {
         let build = |no_array: bool| {
             let mut builder = IoUring::builder();
             builder
@@ -69,11 +83,11 @@ impl Ring {
                 .setup_defer_taskrun()
                 .setup_submit_all()
                 .setup_clamp()
-                .setup_cqsize(COMPLETIONS);
+                .setup_cqsize(lengths.completions);
             if no_array {
                 builder.setup_no_sqarray();
             }
-            builder.build(SUBMISSIONS)
+            builder.build(lengths.submissions)
         };
         let ring = match build(true) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => build(false)?,
@@ -213,8 +227,9 @@ impl Ring {
         if self.broken {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        let wait = usize::from(timeout != Some(Duration::ZERO));
-        self.submit(wait, timeout)?;
+        // A queue that was full has been submitted, and completions taken, since the last time.
+        let wait = self.done.is_empty() && timeout != Some(Duration::ZERO);
+        self.submit(usize::from(wait), timeout)?;
         Ok(std::mem::take(&mut self.done))
     }
 
