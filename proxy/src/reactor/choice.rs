@@ -28,15 +28,19 @@ pub fn choose(wanted: Option<ReactorKind>) -> io::Result<ReactorKind> {
     }
 }
 
-/// Makes a reactor of the kind chosen, on the thread that will run it.
+/// Makes a reactor of the kind chosen, on the thread that will run it. Where io_uring works but there is not enough
+/// lockable memory for this many workers, the others run on epoll.
 ///
 /// # Errors
-/// When the process is out of descriptors or of lockable memory.
+/// When the process is out of descriptors.
 pub fn open(kind: ReactorKind, options: Options) -> io::Result<AnyReactor> {
-    Ok(match kind {
-        ReactorKind::Uring => AnyReactor::Uring(Box::new(UringReactor::new(options)?)),
-        ReactorKind::Epoll => AnyReactor::Epoll(Box::new(EpollReactor::new(options)?)),
-    })
+    if kind == ReactorKind::Uring {
+        match UringReactor::new(options) {
+            Ok(reactor) => return Ok(AnyReactor::Uring(Box::new(reactor))),
+            Err(error) => tracing::warn!(%error, "this worker uses epoll instead of io_uring"),
+        }
+    }
+    Ok(AnyReactor::Epoll(Box::new(EpollReactor::new(options)?)))
 }
 
 #[cfg(test)]

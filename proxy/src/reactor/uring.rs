@@ -111,7 +111,15 @@ impl UringReactor {
     /// # Errors
     /// Where io_uring is refused or too old ([`available`] says why), or the process is out of descriptors.
     pub fn new(options: Options) -> io::Result<Self> {
-        Self::with_queues(options, Lengths::default())
+        let mut made = Err(io::ErrorKind::OutOfMemory.into());
+        for lengths in Lengths::USUAL {
+            made = Self::with_queues(options, lengths);
+            match &made {
+                Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {}
+                _ => break,
+            }
+        }
+        made
     }
 
     fn with_queues(options: Options, lengths: Lengths) -> io::Result<Self> {
@@ -148,11 +156,7 @@ impl UringReactor {
     /// A reactor whose queues are full all the time.
     #[cfg(test)]
     pub(super) fn cramped(options: Options) -> io::Result<Self> {
-        let lengths = Lengths {
-            submissions: 2,
-            completions: 4,
-        };
-        Self::with_queues(options, lengths)
+        Self::with_queues(options, Lengths::new(2, 4))
     }
 
     /// The connection, if the caller may still speak of it.

@@ -27,11 +27,19 @@ pub(super) struct Lengths {
     pub(super) completions: u32,
 }
 
-impl Default for Lengths {
-    fn default() -> Self {
+impl Lengths {
+    /// From what suits thousands of connections down to what fits where little memory may be locked. Full queues cost
+    /// time, not completions.
+    pub(super) const USUAL: [Self; 3] = [
+        Self::new(512, 4096),
+        Self::new(128, 1024),
+        Self::new(32, 128),
+    ];
+
+    pub(super) const fn new(submissions: u32, completions: u32) -> Self {
         Self {
-            submissions: 512,
-            completions: 4096,
+            submissions,
+            completions,
         }
     }
 }
@@ -74,7 +82,7 @@ pub(super) struct Ring {
 
 impl Ring {
     /// # Errors
-    /// Where io_uring is refused, or older than this reactor needs.
+    /// Where io_uring is refused, or older than this reactor needs, or more memory than may be locked.
     pub(super) fn new(lengths: Lengths) -> io::Result<Self> {
         let build = |no_array: bool| {
             let mut builder = IoUring::builder();
