@@ -66,6 +66,9 @@ pub enum Fault {
         /// `query_timeout_ms` of the settings in force.
         limit_ms: u64,
     },
+    /// Another connection of the client asked to cancel the statement, before it was sent to a server.
+    #[error("canceling statement due to user request")]
+    Cancelled,
     /// The statement returned more rows than `max_rows_per_query`.
     #[error("statement returned more than {limit} rows (max_rows_per_query)")]
     RowLimit {

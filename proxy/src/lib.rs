@@ -4,7 +4,11 @@ pub mod backend;
 pub mod faces;
 pub mod gate;
 pub mod metrics;
+mod proxy;
 pub mod query_log;
 pub mod reactor;
 pub mod route;
 pub mod session;
+mod worker;
+
+pub use proxy::{Config, Proxy};

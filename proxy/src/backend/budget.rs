@@ -9,6 +9,7 @@
 //! delay another tenant by no more than one client would.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -63,6 +64,8 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Budget {
     state: Mutex<State>,
+    /// As many as wait, readable without the lock.
+    waiting: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -103,25 +106,32 @@ impl Budget {
                 databases: HashMap::default(),
                 turns: VecDeque::new(),
             }),
+            waiting: AtomicUsize::new(0),
         }
+    }
+
+    /// Whether anybody waits, without the lock: whether [`Budget::freed`] has a question to answer.
+    pub fn has_waiters(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Asks to open a connection.
     pub fn request(&self, now: Instant, worker: WorkerId, database: DatabaseId) -> Answer {
-        self.lock().request(now, worker, database)
+        self.change(|state| state.request(now, worker, database))
     }
 
     /// Takes a request back. `false`: its grant is already on its way and must be used or reported closed.
     pub fn cancel(&self, database: DatabaseId, ticket: Ticket) -> bool {
-        self.lock().cancel(database, ticket)
+        self.change(|state| state.cancel(database, ticket))
     }
 
     /// A connection (or an unused grant) is gone; whoever is next may open one.
     #[must_use = "the grant belongs to somebody who waits"]
     pub fn closed(&self, database: DatabaseId) -> Option<Grant> {
-        let mut state = self.lock();
-        state.give_back(database);
-        state.grant_next()
+        self.change(|state| {
+            state.give_back(database);
+            state.grant_next()
+        })
     }
 
     /// A connection of this database has fallen free.
@@ -132,9 +142,10 @@ impl Budget {
     /// The limit was changed by configuration. A lower one is reached as connections close.
     #[must_use = "the grants belong to those who wait"]
     pub fn set_limit(&self, limit: u32) -> Vec<Grant> {
-        let mut state = self.lock();
-        state.limit = limit.max(1);
-        std::iter::from_fn(|| state.grant_next()).collect()
+        self.change(|state| {
+            state.limit = limit.max(1);
+            std::iter::from_fn(|| state.grant_next()).collect()
+        })
     }
 
     /// Connections that are open or granted.
@@ -145,6 +156,13 @@ impl Budget {
     /// Requests that wait.
     pub fn waiting(&self) -> usize {
         self.lock().waiting
+    }
+
+    fn change<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let value = f(&mut state);
+        self.waiting.store(state.waiting, Ordering::Relaxed);
+        value
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

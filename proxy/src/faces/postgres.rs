@@ -83,7 +83,7 @@ const fn sqlstate(fault: &Fault) -> &'static str {
         Fault::ConnectionLimit { .. } | Fault::ProxyFull | Fault::PoolTimeout { .. } => "53300",
         Fault::AddressBanned => "53400",
         Fault::RowLimit { .. } => "54000",
-        Fault::QueryTimeout { .. } => "57014",
+        Fault::QueryTimeout { .. } | Fault::Cancelled => "57014",
         Fault::Terminated { .. } | Fault::Draining => "57P01",
         Fault::Suspended | Fault::NotReady | Fault::HoldTimeout | Fault::BackendUnavailable => {
             "57P03"
@@ -117,6 +117,7 @@ const fn session_severity(fault: &Fault) -> Severity {
         | Fault::HoldTimeout
         | Fault::BackendUnavailable
         | Fault::QueryTimeout { .. }
+        | Fault::Cancelled
         | Fault::RowLimit { .. }
         | Fault::Unsupported { .. } => Severity::Error,
     }

@@ -10,7 +10,7 @@ mod registry;
 mod tests;
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use control_store::traffic::HoldBudget;
@@ -46,6 +46,8 @@ pub struct Gate {
     word: AtomicU64,
     in_flight: AtomicU64,
     held_bytes: AtomicU64,
+    connections: AtomicU32,
+    schema_epoch: AtomicU64,
     budget: Mutex<HoldBudget>,
 }
 
@@ -99,6 +101,31 @@ impl Gate {
     /// Makes every session look into the snapshot before its next statement.
     pub fn refresh(&self) {
         self.change(|word| word);
+    }
+
+    /// Counts a client connection in, if there are fewer than `limit`. Each success must be paired with one
+    /// [`Gate::disconnect`].
+    pub fn connect(&self, limit: u32) -> bool {
+        let next = |count: u32| (count < limit).then_some(count + 1);
+        self.connections
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+            .is_ok()
+    }
+
+    /// Counts a client connection out.
+    pub fn disconnect(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Grows with each change of the schema that this process knows of. What was prepared in an earlier epoch is prepared
+    /// again before its next use.
+    pub fn schema_epoch(&self) -> u64 {
+        self.schema_epoch.load(Ordering::Acquire)
+    }
+
+    /// The schema has changed.
+    pub fn schema_changed(&self) {
+        self.schema_epoch.fetch_add(1, Ordering::AcqRel);
     }
 
     /// How long one statement may wait.

@@ -79,6 +79,14 @@ impl Gates {
         }
     }
 
+    /// See [`control_store::TrafficControl::schema_changed`].
+    pub fn schema_changed(&self, database: DatabaseId) {
+        // A database without a gate has no backend with prepared statements either: pools hold their gate.
+        if let Some(gate) = self.existing(database) {
+            gate.schema_changed();
+        }
+    }
+
     /// How many gates there are.
     pub fn len(&self) -> usize {
         self.lock().gates.len()

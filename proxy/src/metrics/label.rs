@@ -88,6 +88,7 @@ impl From<&Fault> for ErrorClass {
                 Self::Limit
             }
             Fault::QueryTimeout { .. } => Self::Timeout,
+            Fault::Cancelled => Self::Statement,
             Fault::PoolTimeout { .. } | Fault::HoldTimeout => Self::Wait,
             Fault::NotReady | Fault::BackendUnavailable | Fault::BackendLost => Self::Backend,
             Fault::ProtocolViolation { .. } | Fault::Unsupported { .. } => Self::Protocol,

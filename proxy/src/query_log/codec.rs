@@ -46,6 +46,11 @@ impl<'a> Cursor<'a> {
         self.0.is_empty()
     }
 
+    /// Bytes that are left.
+    pub(super) fn remaining(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn take(&mut self, len: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
@@ -64,10 +69,6 @@ impl<'a> Cursor<'a> {
 
     pub(super) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
-    }
-
-    pub(super) fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
     }
 
     pub(super) fn varint(&mut self) -> Option<u64> {

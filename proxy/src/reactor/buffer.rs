@@ -283,6 +283,12 @@ impl Buf {
     }
 }
 
+impl Default for Buf {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
 impl Clone for Buf {
     fn clone(&self) -> Self {
         Self {

@@ -1,3 +1,165 @@
-//! Sessions: one state machine per protocol, without sockets and without a clock.
+//! One state machine per protocol. A session owns no socket and no clock: it is told what happened and what time it is,
+//! and answers through [`Ports`]. The workers and the tests' simulator run the very same sessions.
 
 pub mod postgres;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use control_store::logs::Source;
+use control_store::{DatabaseId, Fault, SnapshotCell};
+
+use crate::backend::{Backend, BackendId, PoolKey};
+use crate::gate::Gates;
+use crate::metrics::WorkerMetrics;
+use crate::query_log::WorkerLog;
+use crate::reactor::{Buf, ConnId};
+use crate::route::Route;
+
+use postgres::login::KnownLogins;
+use postgres::settings::SettingSets;
+use postgres::statement::Statements;
+
+/// What all sessions of a process share.
+pub(crate) struct Shared {
+    pub(crate) snapshot: SnapshotCell,
+    pub(crate) gates: Arc<Gates>,
+    /// Makes salts for users that do not exist.
+    pub(crate) mock_secret: [u8; 32],
+}
+
+/// What all sessions of a worker share.
+pub(crate) struct Context {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) statements: Statements,
+    pub(crate) sets: SettingSets,
+    pub(crate) logins: KnownLogins,
+    pub(crate) log: WorkerLog,
+    pub(crate) metrics: Arc<WorkerMetrics>,
+    /// Read once a turn.
+    pub(crate) now: Instant,
+    /// The same moment in microseconds since 1970.
+    pub(crate) wall_us: u64,
+    /// For messages that are made and sent at once.
+    pub(crate) scratch: Vec<u8>,
+}
+
+/// How a client reached us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entrance {
+    /// Who sends the statements.
+    pub(crate) source: Source,
+    /// Whether unencrypted clients are welcome.
+    pub(crate) plaintext: bool,
+    /// Whether TLS is offered.
+    pub(crate) tls: bool,
+}
+
+/// What happened.
+pub(crate) enum Event {
+    /// Bytes from the client, decrypted.
+    Client(Buf),
+    /// The client has hung up, or its connection broke.
+    ClientGone,
+    /// Bytes from the leased backend.
+    Backend(Buf),
+    /// The leased backend's connection broke.
+    BackendGone,
+    /// The backend that was waited for.
+    Leased(Box<Backend>),
+    /// None came.
+    LeaseFailed(Fault),
+    /// The gate that was waited for is open.
+    GateOpen,
+    /// Time has passed: see whether a statement or wait is over its limit.
+    Tick,
+    /// Another connection asks to cancel what runs.
+    Cancel,
+    /// End the session at once, with this fault for the client.
+    Kill(Fault),
+    /// The proxy is stopping: end the session when no transaction is open.
+    Drain,
+}
+
+/// What becomes of a backend that a session gives up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Others may use it.
+    Keep,
+    /// It is in a state that nobody knows.
+    Close,
+}
+
+/// What a session asks for that is done once its event is handled.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// Speak TLS from the next byte on.
+    StartTls {
+        /// What has been received of it.
+        received: Vec<u8>,
+        /// Without an SSLRequest, as PostgreSQL 17 clients may: ALPN must have agreed on the protocol.
+        direct: bool,
+    },
+    /// Tell the session when the gate of its database is released.
+    AwaitGate(DatabaseId),
+    /// No backend of that pool is waited for any more.
+    CancelLease {
+        /// Which pool was asked.
+        pool: PoolKey,
+    },
+    /// The client of this connection wants a statement of another one cancelled.
+    CancelOther {
+        /// From the other connection's BackendKeyData.
+        process_id: u32,
+        /// The same.
+        key: Vec<u8>,
+    },
+    /// The login is over: its time limit too.
+    LoggedIn,
+    /// Close the client's connection once all is sent.
+    Close,
+}
+
+/// How a session acts on the world.
+pub(crate) trait Ports {
+    /// Sends bytes to the client by reference.
+    fn send_client(&mut self, buf: Buf);
+    /// Sends a copy of few bytes to the client.
+    fn copy_client(&mut self, bytes: &[u8]);
+    /// Sends bytes to a leased backend by reference.
+    fn send_backend(&mut self, conn: ConnId, buf: Buf);
+    /// Sends a copy of few bytes to a leased backend.
+    fn copy_backend(&mut self, conn: ConnId, bytes: &[u8]);
+    /// About this many more bytes of one message will come from the client.
+    fn expect_client(&mut self, bytes: u64);
+    /// About this many more bytes of one message will come from a leased backend.
+    fn expect_backend(&mut self, conn: ConnId, bytes: u64);
+    /// A backend of that pool, at once; `None`: [`Event::Leased`] or [`Event::LeaseFailed`] follows.
+    fn lease(&mut self, pool: PoolKey, route: &Route) -> Option<Box<Backend>>;
+    /// Gives a backend up.
+    fn release(&mut self, backend: Box<Backend>, fate: Fate);
+    /// Asks the server to cancel what that backend runs.
+    fn cancel(&mut self, backend: BackendId);
+    /// Asks for something.
+    fn request(&mut self, request: Request);
+    /// What names this session in cancel requests.
+    fn process_id(&self) -> u32;
+}
+
+/// Limits of sessions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// A login must be over by then.
+    pub(crate) login: Duration,
+    /// How long a statement may wait for a backend.
+    pub(crate) lease: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            login: Duration::from_secs(60),
+            lease: Duration::from_secs(30),
+        }
+    }
+}

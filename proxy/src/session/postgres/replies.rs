@@ -15,24 +15,29 @@ mod tests;
 
 /// A prepared statement of this proxy, by content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct StatementId(pub u64);
+pub(crate) struct StatementId(pub u64);
 
 /// Which of our errors takes the place of the server's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FaultSlot(pub u32);
+pub(crate) struct FaultSlot(pub u32);
 
 /// What one message of the frontend has coming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owed {
+pub(crate) enum Owed {
     /// `ParseComplete`. Shown to the client unless the `Parse` was ours alone.
     Parse {
         /// What is then prepared on the backend.
         statement: Option<StatementId>,
         /// Whether the client sent it.
         show: bool,
+        /// Whether the client gave the statement a name, which then waits for the outcome.
+        named: bool,
     },
     /// A `ParseComplete` that we give: the backend has the statement already.
-    ParseHere,
+    ParseHere {
+        /// Whether the client gave the statement a name, which then waits for the outcome.
+        named: bool,
+    },
     /// `BindComplete`.
     Bind,
     /// `CloseComplete`. Shown to the client unless the `Close` was ours alone.
@@ -61,7 +66,7 @@ pub enum Owed {
 
 /// What to do with one message from the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deliver {
+pub(crate) enum Deliver {
     /// Pass it to the client.
     Forward,
     /// The client did not cause it.
@@ -72,56 +77,59 @@ pub enum Deliver {
 
 /// A reply that we give ourselves, now that its turn has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Own {
+pub(crate) enum Own {
     /// `ParseComplete`.
-    ParseComplete,
+    ParseComplete {
+        /// Whether a name of the client's waited for it.
+        named: bool,
+    },
     /// `CloseComplete`.
     CloseComplete,
 }
 
 /// The judgement of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     /// What the client gets.
     pub deliver: Deliver,
-    /// The backend has prepared this.
-    pub prepared: Option<StatementId>,
-    /// This was a `ReadyForQuery` that ends a batch.
-    pub ready: bool,
+    /// What the message answers.
+    pub head: Owed,
+    /// Whether it answers it in full: nothing more comes for `head`.
+    pub done: bool,
 }
 
 /// The backend sent what nothing asked for: its connection can't be trusted any longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unexpected {
+pub(crate) struct Unexpected {
     /// The message's tag.
     pub tag: u8,
 }
 
 /// The queue of one backend's owed replies.
 #[derive(Debug, Default)]
-pub struct Replies {
+pub(crate) struct Replies {
     owed: VecDeque<Owed>,
 }
 
 impl Replies {
     /// A message was sent, or a reply of our own is due after those before it.
-    pub fn push(&mut self, owed: Owed) {
+    pub(crate) fn push(&mut self, owed: Owed) {
         self.owed.push_back(owed);
     }
 
     /// Whether nothing is owed.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.owed.is_empty()
     }
 
     /// How many are owed, for the bound on pipelines.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.owed.len()
     }
 
     /// Whether a `Parse` of this statement is unanswered in a batch before the current one: its outcome must be known
     /// before another batch may rely on it.
-    pub fn parsing_in_earlier_batch(&self, statement: StatementId) -> bool {
+    pub(crate) fn parsing_in_earlier_batch(&self, statement: StatementId) -> bool {
         let end_of_earlier = self.owed.iter().rposition(|owed| owed.ends_batch());
         let earlier = self.owed.iter().take(end_of_earlier.unwrap_or(0));
         earlier
@@ -130,9 +138,9 @@ impl Replies {
     }
 
     /// A reply of ours whose turn has come. Ask until `None` after each push and each judgement.
-    pub fn own(&mut self) -> Option<Own> {
+    pub(crate) fn own(&mut self) -> Option<Own> {
         let own = match self.owed.front()? {
-            Owed::ParseHere => Own::ParseComplete,
+            Owed::ParseHere { named } => Own::ParseComplete { named: *named },
             Owed::CloseHere => Own::CloseComplete,
             _ => return None,
         };
@@ -140,62 +148,69 @@ impl Replies {
         Some(own)
     }
 
-    /// Judges a message from the backend. `forget` is told of each statement that will not be prepared after all.
+    /// Whether a reply of ours is due.
+    #[inline]
+    pub(crate) fn own_is_due(&self) -> bool {
+        matches!(
+            self.owed.front(),
+            Some(Owed::ParseHere { .. } | Owed::CloseHere)
+        )
+    }
+
+    /// Judges a message from the backend. After an error `dropped` is told of each entry that the server drops with it,
+    /// the one that failed first.
     ///
     /// # Errors
     /// [`Unexpected`] if it answers nothing.
-    pub fn judge(
+    #[inline]
+    pub(crate) fn judge(
         &mut self,
         tag: u8,
-        forget: impl FnMut(StatementId),
+        dropped: impl FnMut(Owed),
     ) -> Result<Verdict, Unexpected> {
         let head = *self.owed.front().ok_or(Unexpected { tag })?;
         if tag == b'E' {
-            return Ok(self.error(head, forget));
+            return Ok(self.error(head, dropped));
         }
         let Fits { done, deliver } = head.fits(tag).ok_or(Unexpected { tag })?;
         if done {
             self.owed.pop_front();
         }
-        let prepared = match head {
-            Owed::Parse { statement, .. } => statement,
-            _ => None,
-        };
         Ok(Verdict {
             deliver,
-            prepared,
-            ready: tag == b'Z',
+            head,
+            done,
         })
     }
 
-    fn error(&mut self, head: Owed, forget: impl FnMut(StatementId)) -> Verdict {
+    /// The server has begun to take COPY data: it ignores the `Sync`s that were sent behind that statement.
+    pub(crate) fn copy_in_started(&mut self) {
+        while matches!(self.owed.get(1), Some(Owed::Sync)) {
+            self.owed.remove(1);
+        }
+    }
+
+    fn error(&mut self, head: Owed, dropped: impl FnMut(Owed)) -> Verdict {
         let deliver = match head {
             Owed::Poison(slot) | Owed::PoisonQuery(slot) => Deliver::Replace(slot),
             // An error that our own message met concerns the client's next one.
             _ => Deliver::Forward,
         };
-        if !head.ends_batch() {
-            self.drop_to_sync(forget);
+        let done = !head.ends_batch();
+        if done {
+            self.drop_to_sync(dropped);
         }
         Verdict {
             deliver,
-            prepared: None,
-            ready: false,
+            head,
+            done,
         }
     }
 
     /// The server ignores everything up to `Sync` after an error in the extended protocol, a `Query` too.
-    fn drop_to_sync(&mut self, mut forget: impl FnMut(StatementId)) {
-        while let Some(owed) = self.owed.front() {
-            match owed {
-                Owed::Sync => return,
-                Owed::Parse {
-                    statement: Some(id),
-                    ..
-                } => forget(*id),
-                _ => {}
-            }
-            self.owed.pop_front();
+    fn drop_to_sync(&mut self, mut dropped: impl FnMut(Owed)) {
+        while let Some(owed) = self.owed.pop_front_if(|owed| *owed != Owed::Sync) {
+            dropped(owed);
         }
     }
 }

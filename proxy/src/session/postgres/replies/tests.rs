@@ -5,6 +5,7 @@ const TWO: StatementId = StatementId(2);
 const PARSE_ONE: Owed = Owed::Parse {
     statement: Some(ONE),
     show: true,
+    named: false,
 };
 
 fn owing(owed: &[Owed]) -> Replies {
@@ -21,7 +22,7 @@ fn check(owed: &[Owed], backend: &[u8], client: &str) -> Vec<StatementId> {
     let give_own = |replies: &mut Replies, seen: &mut String| {
         while let Some(own) = replies.own() {
             seen.push(match own {
-                Own::ParseComplete => 'P',
+                Own::ParseComplete { .. } => 'P',
                 Own::CloseComplete => 'C',
             });
         }
@@ -29,7 +30,11 @@ fn check(owed: &[Owed], backend: &[u8], client: &str) -> Vec<StatementId> {
     give_own(&mut replies, &mut seen);
     for tag in backend {
         let verdict = replies
-            .judge(*tag, |id| forgotten.push(id))
+            .judge(*tag, |owed| {
+                if let Owed::Parse { statement, .. } = owed {
+                    forgotten.extend(statement);
+                }
+            })
             .expect("the backend keeps to the protocol");
         match verdict.deliver {
             Deliver::Forward => seen.push(char::from(*tag)),
@@ -59,7 +64,7 @@ fn a_parse_the_backend_has_already_is_answered_in_its_turn() {
     let batch = [
         Owed::Bind,
         Owed::Execute,
-        Owed::ParseHere,
+        Owed::ParseHere { named: false },
         Owed::Bind,
         Owed::Execute,
         Owed::CloseHere,
@@ -68,7 +73,7 @@ fn a_parse_the_backend_has_already_is_answered_in_its_turn() {
     check(&batch, b"2DC2DCZ", "2DCP2DCCZ");
     check(
         &[
-            Owed::ParseHere,
+            Owed::ParseHere { named: false },
             Owed::Bind,
             Owed::Describe,
             Owed::Execute,
@@ -84,6 +89,7 @@ fn what_we_prepared_ourselves_is_not_shown() {
     let ours = Owed::Parse {
         statement: Some(ONE),
         show: false,
+        named: false,
     };
     check(
         &[
@@ -103,12 +109,13 @@ fn an_error_drops_what_the_server_drops_and_nothing_of_the_next_batch() {
     let second = Owed::Parse {
         statement: Some(TWO),
         show: true,
+        named: false,
     };
     let batches = [
         PARSE_ONE,
         Owed::Bind,
         second,
-        Owed::ParseHere,
+        Owed::ParseHere { named: false },
         Owed::Query { show: true },
         Owed::Sync,
         Owed::Bind,
@@ -149,6 +156,18 @@ fn copy_in_both_directions_belongs_to_its_statement() {
     check(&[Owed::Bind, Owed::Execute, Owed::Sync], b"2GCZ", "2GCZ");
 }
 
+/// libpq sends a `Sync` behind the `Execute` of a COPY and another one behind its `CopyDone`: the server answers one.
+#[test]
+fn a_sync_that_the_server_reads_as_copy_data_is_not_owed() {
+    let mut replies = owing(&[Owed::Execute, Owed::Sync]);
+    replies.judge(b'G', |_| ()).unwrap();
+    replies.copy_in_started();
+    replies.push(Owed::Sync);
+    replies.judge(b'C', |_| ()).unwrap();
+    assert_eq!(replies.judge(b'Z', |_| ()).unwrap().head, Owed::Sync);
+    assert!(replies.is_empty());
+}
+
 #[test]
 fn several_syncs_in_flight_stay_apart() {
     let batch = [Owed::Bind, Owed::Execute, Owed::Sync];
@@ -173,8 +192,8 @@ fn a_statement_being_parsed_in_an_earlier_batch_is_known() {
 fn what_was_prepared_is_reported_once_it_is() {
     let mut replies = owing(&[PARSE_ONE, Owed::Sync]);
     let verdict = replies.judge(b'1', |_| ()).unwrap();
-    assert_eq!((verdict.prepared, verdict.ready), (Some(ONE), false));
-    assert!(replies.judge(b'Z', |_| ()).unwrap().ready);
+    assert_eq!((verdict.head, verdict.done), (PARSE_ONE, true));
+    assert_eq!(replies.judge(b'Z', |_| ()).unwrap().head, Owed::Sync);
 }
 
 /// Invariant 6: a backend that lies is found out at the first message, in every state.

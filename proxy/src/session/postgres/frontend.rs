@@ -1,0 +1,929 @@
+//! What each message of the client does.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use control_store::Fault;
+use protocol_postgres::backend::write as reply;
+use protocol_postgres::frame::HEADER_LEN;
+use protocol_postgres::frontend::{
+    BindNames, BindPrefix, Close, Describe, Execute, Kind, Parse, Query, tag, write,
+};
+use protocol_sql::{Classifier, Effects, StatementKind, Summary, classify};
+
+use super::flight::Text;
+use super::incoming::{MAX_WHOLE, Message};
+use super::live::{Live, MAX_NAMES, Overflow, Turn, Unnamed, Wait};
+use super::refusal::Refusal;
+use super::replies::Owed;
+use super::statement::Statement;
+use crate::backend::Backend;
+use crate::metrics::PinReason;
+use crate::reactor::Buf;
+use crate::route::DdlPolicy;
+use crate::session::{Context, Ports};
+
+/// Rows for a poison: no server can parse it, and its error shows nobody's text.
+const POISON: &[u8] = b"tenantsdb refused this";
+/// A text's beginning that is kept for the log while the rest streams.
+const LOGGED: usize = 4 << 10;
+
+/// Where the rest of a streamed message goes.
+#[derive(Default)]
+pub(super) enum Sink {
+    /// Nowhere.
+    #[default]
+    Discard,
+    /// To the leased backend.
+    Backend,
+    /// To the leased backend, while it is classified.
+    Classify(Box<Classifier>),
+}
+
+/// What became of a message.
+enum Done {
+    /// It is dealt with.
+    Yes,
+    /// It waits for what [`Live::wait`] says.
+    Waits(Message),
+}
+
+type Outcome = Result<Done, Fault>;
+
+impl Live {
+    /// Handles the client's messages until one has to wait.
+    pub(super) fn pump<P: Ports>(&mut self, cx: &mut Context, ports: &mut P) {
+        while !self.is_closed() && self.wait == Wait::Not {
+            if self.leaving {
+                return self.leave(cx, ports);
+            }
+            if self.held.is_none() && self.incoming.is_streaming() {
+                match self.incoming.next_piece() {
+                    Some(piece) => self.stream(cx, ports, piece),
+                    None => return,
+                }
+                continue;
+            }
+            let message = match self.held.take() {
+                Some(message) => message,
+                None => match self.incoming.next_message(cx.now) {
+                    Ok(Some(message)) => message,
+                    Ok(None) => return,
+                    Err(_) => {
+                        let fault = Fault::ProtocolViolation {
+                            what: "invalid message length",
+                        };
+                        return self.terminate(cx, ports, &fault);
+                    }
+                },
+            };
+            match self.dispatch(cx, ports, message) {
+                Ok(Done::Yes) => {}
+                Ok(Done::Waits(message)) => self.held = Some(message),
+                Err(fault) => return self.terminate(cx, ports, &fault),
+            }
+        }
+    }
+
+    fn dispatch<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, message: Message) -> Outcome {
+        if self.skipping && !matches!(message.tag, tag::SYNC | tag::TERMINATE) {
+            self.sink = Sink::Discard;
+            self.incoming.stream(message.rest);
+            return Ok(Done::Yes);
+        }
+        match message.tag {
+            tag::QUERY => self.query(cx, ports, message),
+            tag::PARSE => self.parse(cx, ports, message),
+            tag::BIND => self.bind(cx, ports, message),
+            tag::DESCRIBE => self.describe(cx, ports, message),
+            tag::EXECUTE => self.execute(cx, ports, message),
+            tag::CLOSE => self.close_named(cx, ports, message),
+            tag::SYNC => self.sync(cx, ports, message),
+            tag::FLUSH => {
+                if let Some(backend) = &self.backend {
+                    ports.send_backend(backend.conn, message.bytes);
+                }
+                Ok(Done::Yes)
+            }
+            tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => {
+                self.copy(ports, message);
+                Ok(Done::Yes)
+            }
+            tag::FUNCTION_CALL => self.function_call(cx, ports, message),
+            tag::TERMINATE => {
+                self.leave(cx, ports);
+                Ok(Done::Yes)
+            }
+            _ => Err(violation("invalid frontend message type")),
+        }
+    }
+
+    // ---- streaming ----
+
+    fn stream<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, piece: Buf) {
+        let last = !self.incoming.is_streaming();
+        match &mut self.sink {
+            Sink::Discard => {}
+            Sink::Backend => self.forward_piece(ports, piece),
+            Sink::Classify(classifier) => {
+                // The zero byte at its end is no part of a text; the server refuses one inside.
+                let text = piece.strip_suffix(&[0]).filter(|_| last).unwrap_or(&piece);
+                classifier.push(text);
+                self.forward_piece_or_refuse(cx, ports, piece, last);
+            }
+        }
+    }
+
+    fn forward_piece<P: Ports>(&mut self, ports: &mut P, piece: Buf) {
+        if let Some(backend) = &self.backend {
+            ports.expect_client(self.incoming.remaining());
+            ports.send_backend(backend.conn, piece);
+        }
+    }
+
+    /// The last piece of a text decides whether the server gets it: it has run nothing of a message that does not end.
+    fn forward_piece_or_refuse<P: Ports>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        piece: Buf,
+        last: bool,
+    ) {
+        if !last {
+            return self.forward_piece(ports, piece);
+        }
+        let Sink::Classify(classifier) = std::mem::take(&mut self.sink) else {
+            return;
+        };
+        let summary = classifier.finish();
+        if let Some(fault) = self.forbids(&summary) {
+            // Whatever else is under way on this backend is lost with it.
+            return self.terminate(cx, ports, &fault);
+        }
+        self.note_effects(cx, summary.effects, b"DISCARD");
+        self.forward_piece(ports, piece);
+    }
+
+    fn send_and_stream<P: Ports>(&mut self, ports: &mut P, message: Message, sink: Sink) {
+        let Some(backend) = &self.backend else { return };
+        if message.rest > 0 {
+            ports.expect_client(message.rest);
+            self.incoming.stream(message.rest);
+            self.sink = sink;
+        }
+        ports.send_backend(backend.conn, message.bytes);
+    }
+
+    // ---- simple queries ----
+
+    fn query<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, message: Message) -> Outcome {
+        if message.rest > 0 {
+            return self.large_query(cx, ports, message);
+        }
+        let text = Query::decode(message.body())
+            .map_err(|_| violation("invalid Query message"))?
+            .query;
+        let summary = classify(text, &self.lexing);
+        if let Some(fault) = self.forbids(&summary) {
+            self.refuse(cx, ports, &message, &fault);
+            return Ok(Done::Yes);
+        }
+        if summary.first == StatementKind::Deallocate
+            && summary.statements == 1
+            && let Some(outcome) = self.deallocate(cx, ports, text)
+        {
+            return Ok(outcome.unwrap_or(Done::Waits(message)));
+        }
+        match self.turn(cx, ports, len(&message)) {
+            Turn::Now => {}
+            Turn::Wait => return Ok(Done::Waits(message)),
+            Turn::Refused(fault) => {
+                return self.refuse_or_end(cx, ports, &message, &fault);
+            }
+        }
+        self.note_effects(cx, summary.effects, text);
+        // A simple query drops the unnamed statement.
+        self.unnamed = Unnamed::Unknown;
+        let end = message.bytes.len() - 1;
+        let text = Text::Sent(message.bytes.slice(HEADER_LEN..end));
+        self.flights.push(text, message.at, cx.now);
+        if let Some(backend) = self.backend.as_mut() {
+            backend.replies.push(Owed::Query { show: true });
+            ports.send_backend(backend.conn, message.bytes);
+        }
+        Ok(Done::Yes)
+    }
+
+    /// A text that is too long to be seen whole is classified piece by piece, while it streams.
+    fn large_query<P: Ports>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        message: Message,
+    ) -> Outcome {
+        match self.turn(cx, ports, len(&message)) {
+            Turn::Now => {}
+            Turn::Wait => return Ok(Done::Waits(message)),
+            Turn::Refused(fault) => {
+                return self.refuse_or_end(cx, ports, &message, &fault);
+            }
+        }
+        let mut classifier = Box::new(Classifier::new(&self.lexing));
+        classifier.push(message.body());
+        self.unnamed = Unnamed::Unknown;
+        let text = Text::Sent(message.bytes.slice(HEADER_LEN..LOGGED).detach());
+        self.flights.push(text, message.at, cx.now);
+        if let Some(backend) = self.backend.as_mut() {
+            backend.replies.push(Owed::Query { show: true });
+        }
+        self.send_and_stream(ports, message, Sink::Classify(classifier));
+        Ok(Done::Yes)
+    }
+
+    /// What the product forbids of a text.
+    fn forbids(&self, summary: &Summary) -> Option<Fault> {
+        if summary.too_deep {
+            return Some(Fault::Unsupported {
+                what: "comments nest more than 64 deep, or a dollar quote has a tag of more than 256 bytes",
+            });
+        }
+        let ddl = summary.effects.intersects(Effects::DDL);
+        (ddl && self.route.ddl == DdlPolicy::Refuse).then_some(Fault::DdlRefused)
+    }
+
+    /// `DEALLOCATE name` of a statement that was prepared by a Parse: it has another name on the backend. `None`: not so.
+    fn deallocate<P: Ports>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        text: &[u8],
+    ) -> Option<Option<Done>> {
+        let name = deallocated_name(text)?;
+        if !self.statements.contains_key(&*name) {
+            return None;
+        }
+        if self.owes() {
+            self.wait = Wait::Replies;
+            return Some(None);
+        }
+        self.statements.remove(&*name);
+        let mut out = std::mem::take(&mut cx.scratch);
+        out.clear();
+        let _ = reply::command_complete(&mut out, b"DEALLOCATE");
+        reply::ready_for_query(&mut out, self.transaction);
+        ports.copy_client(&out);
+        cx.scratch = out;
+        Some(Some(Done::Yes))
+    }
+
+    // ---- the extended protocol ----
+
+    fn parse<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, message: Message) -> Outcome {
+        if message.rest > 0 {
+            return self.large_parse(cx, ports, message);
+        }
+        let parse =
+            Parse::decode(message.body()).map_err(|_| violation("invalid Parse message"))?;
+        let named = !parse.name.is_empty();
+        if named && self.statements.contains_key(parse.name) {
+            let refusal = Refusal::duplicate_statement(parse.name);
+            self.refuse_with(cx, ports, &message, refusal);
+            return Ok(Done::Yes);
+        }
+        if named && self.statements.len() >= MAX_NAMES {
+            return Err(Fault::Unsupported {
+                what: "a session may have at most 10000 prepared statements",
+            });
+        }
+        let known = cx.statements.find(parse.query, parse.param_types);
+        let summary = match &known {
+            Some(statement) => statement.summary,
+            None => classify(parse.query, &self.lexing),
+        };
+        if let Some(fault) = self.forbids(&summary) {
+            self.refuse(cx, ports, &message, &fault);
+            return Ok(Done::Yes);
+        }
+        match self.turn(cx, ports, len(&message)) {
+            Turn::Now => {}
+            Turn::Wait => return Ok(Done::Waits(message)),
+            Turn::Refused(fault) => {
+                return self.refuse_or_end(cx, ports, &message, &fault);
+            }
+        }
+        self.batch_open = true;
+        let one_off =
+            known.is_none() && !named && !cx.statements.sighted(parse.query, parse.param_types);
+        let statement = known.unwrap_or_else(|| {
+            cx.statements
+                .insert(parse.query, parse.param_types, summary)
+        });
+        self.last_parsed = Some(Rc::clone(&statement));
+        if one_off {
+            self.unnamed = Unnamed::OnBackend(statement);
+            if let Some(backend) = self.backend.as_mut() {
+                backend.replies.push(Owed::Parse {
+                    statement: None,
+                    show: true,
+                    named: false,
+                });
+                ports.send_backend(backend.conn, message.bytes);
+            }
+            return Ok(Done::Yes);
+        }
+        if named {
+            self.statements
+                .insert(parse.name.into(), Rc::clone(&statement));
+            self.unconfirmed.push_back(parse.name.into());
+        } else {
+            self.unnamed = Unnamed::Ours(Rc::clone(&statement));
+        }
+        if let Some(backend) = self.backend.as_mut() {
+            if backend.prepared.touch(statement.id) {
+                // If that Parse fails, this answer would be a lie; to both an error follows at the Bind.
+                backend.replies.push(Owed::ParseHere { named });
+            } else {
+                prepare(cx, ports, backend, &statement, true, named);
+            }
+        }
+        self.give_own(ports);
+        Ok(Done::Yes)
+    }
+
+    /// A text that is too long to be kept is prepared under the client's own name, on a backend that the session keeps.
+    fn large_parse<P: Ports>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        message: Message,
+    ) -> Outcome {
+        match self.turn(cx, ports, len(&message)) {
+            Turn::Now => {}
+            Turn::Wait => return Ok(Done::Waits(message)),
+            Turn::Refused(fault) => {
+                return self.refuse_or_end(cx, ports, &message, &fault);
+            }
+        }
+        let name = memchr::memchr(0, message.body())
+            .and_then(|end| message.body().get(..end))
+            .ok_or_else(|| violation("name of a prepared statement too long"))?;
+        if self.statements.contains_key(name) {
+            let refusal = Refusal::duplicate_statement(name);
+            self.refuse_with(cx, ports, &message, refusal);
+            return Ok(Done::Yes);
+        }
+        let mut classifier = Box::new(Classifier::new(&self.lexing));
+        classifier.push(message.body().get(name.len() + 1..).unwrap_or_default());
+        if name.is_empty() {
+            self.unnamed = Unnamed::Unknown;
+        }
+        self.batch_open = true;
+        self.pin(cx, PinReason::Prepared);
+        if let Some(backend) = self.backend.as_mut() {
+            backend.replies.push(Owed::Parse {
+                statement: None,
+                show: true,
+                named: false,
+            });
+        }
+        self.send_and_stream(ports, message, Sink::Classify(classifier));
+        Ok(Done::Yes)
+    }
+
+    fn bind<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, message: Message) -> Outcome {
+        let names = match BindNames::decode_prefix(message.body(), message.body_len(), MAX_WHOLE) {
+            Ok(BindPrefix::Names(names)) => names,
+            Ok(BindPrefix::Need(_)) | Err(_) => return Err(violation("invalid Bind message")),
+        };
+        let statement = match self.ready(cx, ports, names.statement, len(&message)) {
+            Ready::Ours(statement) => Some(statement),
+            Ready::Theirs => None,
+            Ready::Wait => return Ok(Done::Waits(message)),
+            Ready::Refused(fault) => {
+                return self.refuse_or_end(cx, ports, &message, &fault);
+            }
+        };
+        self.batch_open = true;
+        let executed = statement.clone().or_else(|| match &self.unnamed {
+            Unnamed::OnBackend(statement) if names.statement.is_empty() => {
+                Some(Rc::clone(statement))
+            }
+            _ => None,
+        });
+        if let Some(executed) = &executed {
+            self.note_effects(cx, executed.summary.effects, &executed.query);
+        }
+        self.note_portal(names.portal, executed);
+        let Some(backend) = self.backend.as_mut() else {
+            return Ok(Done::Yes);
+        };
+        backend.replies.push(Owed::Bind);
+        match statement {
+            None => self.send_and_stream(ports, message, Sink::Backend),
+            Some(statement) => {
+                let mut out = std::mem::take(&mut cx.scratch);
+                out.clear();
+                write::bind_header(&mut out, &names, message.body_len(), &statement.name)
+                    .map_err(|_| violation("Bind message too long"))?;
+                let skipped = HEADER_LEN + names.encoded_len();
+                let rest = message.bytes.get(skipped..).unwrap_or_default();
+                // A small one is copied whole: that is cheaper than two pieces.
+                if rest.len() <= SMALL {
+                    out.extend_from_slice(rest);
+                    ports.copy_backend(backend.conn, &out);
+                } else {
+                    ports.copy_backend(backend.conn, &out);
+                    ports.send_backend(
+                        backend.conn,
+                        message.bytes.slice(skipped..message.bytes.len()),
+                    );
+                }
+                cx.scratch = out;
+                if message.rest > 0 {
+                    ports.expect_client(message.rest);
+                    self.incoming.stream(message.rest);
+                    self.sink = Sink::Backend;
+                }
+            }
+        }
+        Ok(Done::Yes)
+    }
+
+    fn note_portal(&mut self, portal: &[u8], statement: Option<Rc<Statement>>) {
+        if portal.is_empty() {
+            self.portal = statement;
+        } else if let Some(statement) = statement
+            && self.portals.len() < MAX_NAMES
+        {
+            match self.portals.iter_mut().find(|(name, _)| **name == *portal) {
+                Some((_, known)) => *known = statement,
+                None => self.portals.push((portal.into(), statement)),
+            }
+        }
+    }
+
+    fn describe<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, message: Message) -> Outcome {
+        let describe =
+            Describe::decode(message.body()).map_err(|_| violation("invalid Describe message"))?;
+        let statement = match describe.kind {
+            Kind::Statement => match self.ready(cx, ports, describe.name, len(&message)) {
+                Ready::Ours(statement) => Some(statement),
+                Ready::Theirs => None,
+                Ready::Wait => return Ok(Done::Waits(message)),
+                Ready::Refused(fault) => {
+                    return self.refuse_or_end(cx, ports, &message, &fault);
+                }
+            },
+            Kind::Portal => match self.turn(cx, ports, len(&message)) {
+                Turn::Now => None,
+                Turn::Wait => return Ok(Done::Waits(message)),
+                Turn::Refused(fault) => {
+                    return self.refuse_or_end(cx, ports, &message, &fault);
+                }
+            },
+        };
+        self.batch_open = true;
+        let Some(backend) = self.backend.as_mut() else {
+            return Ok(Done::Yes);
+        };
+        backend.replies.push(Owed::Describe);
+        match statement {
+            None => ports.send_backend(backend.conn, message.bytes),
+            Some(statement) => {
+                let mut out = std::mem::take(&mut cx.scratch);
+                out.clear();
+                let _ = write::describe(&mut out, Kind::Statement, &statement.name);
+                ports.copy_backend(backend.conn, &out);
+                cx.scratch = out;
+            }
+        }
+        Ok(Done::Yes)
+    }
+
+    fn execute<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, message: Message) -> Outcome {
+        let execute =
+            Execute::decode(message.body()).map_err(|_| violation("invalid Execute message"))?;
+        match self.turn(cx, ports, len(&message)) {
+            Turn::Now => {}
+            Turn::Wait => return Ok(Done::Waits(message)),
+            Turn::Refused(fault) => {
+                return self.refuse_or_end(cx, ports, &message, &fault);
+            }
+        }
+        self.batch_open = true;
+        let statement = if execute.portal.is_empty() {
+            self.portal.as_ref()
+        } else {
+            let named = self.portals.iter();
+            named
+                .rev()
+                .find(|(name, _)| **name == *execute.portal)
+                .map(|(_, statement)| statement)
+        };
+        let text = statement.map_or(Text::Fixed(b""), |it| Text::Prepared(Rc::clone(it)));
+        self.flights.push(text, message.at, cx.now);
+        if let Some(backend) = self.backend.as_mut() {
+            backend.replies.push(Owed::Execute);
+            if message.bytes.len() <= SMALL {
+                ports.copy_backend(backend.conn, &message.bytes);
+            } else {
+                ports.send_backend(backend.conn, message.bytes);
+            }
+        }
+        Ok(Done::Yes)
+    }
+
+    fn close_named<P: Ports>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        message: Message,
+    ) -> Outcome {
+        let close =
+            Close::decode(message.body()).map_err(|_| violation("invalid Close message"))?;
+        let ours = match close.kind {
+            Kind::Statement if close.name.is_empty() => {
+                let unnamed = std::mem::replace(&mut self.unnamed, Unnamed::Unknown);
+                matches!(unnamed, Unnamed::Ours(_))
+            }
+            Kind::Statement => self.statements.remove(close.name).is_some(),
+            Kind::Portal => false,
+        };
+        if self.backend.is_none() {
+            // Nothing of that name is anywhere: closing it is no error.
+            ports.copy_client(&CLOSE_COMPLETE);
+            return Ok(Done::Yes);
+        }
+        match self.turn(cx, ports, len(&message)) {
+            Turn::Now => {}
+            Turn::Wait => return Ok(Done::Waits(message)),
+            Turn::Refused(fault) => {
+                return self.refuse_or_end(cx, ports, &message, &fault);
+            }
+        }
+        self.batch_open = true;
+        if let Some(backend) = self.backend.as_mut() {
+            if ours {
+                backend.replies.push(Owed::CloseHere);
+            } else {
+                backend.replies.push(Owed::Close { show: true });
+                ports.send_backend(backend.conn, message.bytes);
+            }
+        }
+        self.give_own(ports);
+        Ok(Done::Yes)
+    }
+
+    fn sync<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, message: Message) -> Outcome {
+        if std::mem::take(&mut self.skipping) || self.backend.is_none() {
+            let mut out = Vec::with_capacity(6);
+            reply::ready_for_query(&mut out, self.transaction);
+            ports.copy_client(&out);
+            self.at_rest_if_idle(cx, ports);
+            return Ok(Done::Yes);
+        }
+        match self.turn(cx, ports, len(&message)) {
+            Turn::Now => {}
+            Turn::Wait => return Ok(Done::Waits(message)),
+            Turn::Refused(fault) => return Err(fault),
+        }
+        if let Some(backend) = self.backend.as_mut() {
+            // While it takes COPY data, the server passes over a Sync.
+            if !self.copy_in {
+                backend.replies.push(Owed::Sync);
+                self.batch_open = false;
+            }
+            ports.copy_backend(backend.conn, &message.bytes);
+        }
+        Ok(Done::Yes)
+    }
+
+    fn copy<P: Ports>(&mut self, ports: &mut P, message: Message) {
+        if message.tag != tag::COPY_DATA {
+            self.copy_in = false;
+        }
+        // Data that comes after the server has failed the COPY is passed over, as the server does.
+        if self.owes() {
+            self.send_and_stream(ports, message, Sink::Backend);
+        } else {
+            self.sink = Sink::Discard;
+            self.incoming.stream(message.rest);
+        }
+    }
+
+    fn function_call<P: Ports>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        message: Message,
+    ) -> Outcome {
+        match self.turn(cx, ports, len(&message)) {
+            Turn::Now => {}
+            Turn::Wait => return Ok(Done::Waits(message)),
+            Turn::Refused(fault) => {
+                return self.refuse_or_end(cx, ports, &message, &fault);
+            }
+        }
+        self.touch_everything(cx);
+        self.flights.push(FUNCTION_CALL, message.at, cx.now);
+        if let Some(backend) = self.backend.as_mut() {
+            backend.replies.push(Owed::Query { show: true });
+        }
+        self.send_and_stream(ports, message, Sink::Backend);
+        Ok(Done::Yes)
+    }
+
+    // ---- what Bind and Describe share ----
+
+    /// Sees to it that the backend has the statement that the client means.
+    fn ready<P: Ports>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        name: &[u8],
+        bytes: u64,
+    ) -> Ready {
+        match self.turn(cx, ports, bytes) {
+            Turn::Now => {}
+            Turn::Wait => return Ready::Wait,
+            Turn::Refused(fault) => return Ready::Refused(fault),
+        }
+        let statement = if name.is_empty() {
+            match &self.unnamed {
+                Unnamed::Ours(statement) => Rc::clone(statement),
+                Unnamed::OnBackend(_) | Unnamed::Unknown => return Ready::Theirs,
+            }
+        } else {
+            match self.statements.get(name) {
+                Some(statement) => Rc::clone(statement),
+                None => return Ready::Theirs,
+            }
+        };
+        let Some(backend) = self.backend.as_mut() else {
+            return Ready::Wait;
+        };
+        if backend.prepared.touch(statement.id) {
+            if backend.replies.parsing_in_earlier_batch(statement.id) {
+                self.wait = Wait::Replies;
+                return Ready::Wait;
+            }
+        } else {
+            prepare(cx, ports, backend, &statement, false, false);
+        }
+        Ready::Ours(statement)
+    }
+
+    /// Gives the replies of our own whose turn has come.
+    pub(super) fn give_own<P: Ports>(&mut self, ports: &mut P) {
+        use super::replies::Own;
+        let Some(backend) = self.backend.as_mut() else {
+            return;
+        };
+        while let Some(own) = backend.replies.own() {
+            match own {
+                Own::ParseComplete { named } => {
+                    if named {
+                        self.unconfirmed.pop_front();
+                    }
+                    if self.overflow == Overflow::No {
+                        ports.copy_client(&PARSE_COMPLETE);
+                    }
+                }
+                Own::CloseComplete if self.overflow == Overflow::No => {
+                    ports.copy_client(&CLOSE_COMPLETE);
+                }
+                Own::CloseComplete => {}
+            }
+        }
+    }
+
+    /// Whether the backend owes replies.
+    pub(super) fn owes(&self) -> bool {
+        self.backend
+            .as_ref()
+            .is_some_and(|backend| !backend.replies.is_empty())
+    }
+
+    // ---- refusing ----
+
+    /// A fault that ends the session, or else refuses the message.
+    fn refuse_or_end<P: Ports>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        message: &Message,
+        fault: &Fault,
+    ) -> Outcome {
+        if self.refusal(fault).fatal {
+            return Err(fault.clone());
+        }
+        self.refuse(cx, ports, message, fault);
+        Ok(Done::Yes)
+    }
+
+    /// Refuses a message.
+    pub(super) fn refuse<P: Ports>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        message: &Message,
+        fault: &Fault,
+    ) {
+        let refusal = self.refusal(fault);
+        self.refuse_with(cx, ports, message, refusal);
+    }
+
+    /// Answers a message with an error as a server would: in its turn, and failing an open transaction.
+    fn refuse_with<P: Ports>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        message: &Message,
+        refusal: Refusal,
+    ) {
+        let text = self.text_of(message);
+        let simple = matches!(message.tag, tag::QUERY | tag::FUNCTION_CALL);
+        self.sink = Sink::Discard;
+        self.incoming.stream(message.rest);
+        let open = self.owes()
+            || self.batch_open
+            || self.transaction != protocol_postgres::backend::TransactionStatus::Idle;
+        if open && self.backend.is_some() {
+            return self.poison(ports, simple, refusal, text, message.at);
+        }
+        self.record_refusal(cx, &refusal, text.bytes(), message.at);
+        let mut out = refusal.message;
+        if simple {
+            reply::ready_for_query(&mut out, self.transaction);
+        } else {
+            self.skipping = true;
+        }
+        ports.copy_client(&out);
+    }
+
+    /// The statement that a message is about, for the log.
+    fn text_of(&self, message: &Message) -> Text {
+        match message.tag {
+            tag::QUERY => {
+                let len = message.bytes.len();
+                let end = if message.rest > 0 {
+                    len.min(LOGGED)
+                } else {
+                    len.saturating_sub(1)
+                };
+                Text::Sent(message.bytes.slice(HEADER_LEN..end).detach())
+            }
+            tag::PARSE => {
+                let body = message.body();
+                let query = body.split(|byte| *byte == 0).nth(1).unwrap_or_default();
+                let query = query.get(..LOGGED).unwrap_or(query);
+                Text::Sent(Buf::from_vec(query.to_vec()))
+            }
+            tag::FUNCTION_CALL => FUNCTION_CALL,
+            _ => match &self.portal {
+                Some(statement) => Text::Prepared(Rc::clone(statement)),
+                None => Text::Fixed(b""),
+            },
+        }
+    }
+
+    /// Sends in the message's place one that the server will refuse; its error is replaced by ours.
+    fn poison<P: Ports>(
+        &mut self,
+        ports: &mut P,
+        simple: bool,
+        refusal: Refusal,
+        text: Text,
+        started: Instant,
+    ) {
+        let slot = self.slot(refusal, text, started);
+        let Some(backend) = self.backend.as_mut() else {
+            return;
+        };
+        let mut out = Vec::with_capacity(64);
+        let written = if simple {
+            backend.replies.push(Owed::PoisonQuery(slot));
+            write::query(&mut out, POISON)
+        } else {
+            self.batch_open = true;
+            backend.replies.push(Owed::Poison(slot));
+            write::parse(&mut out, b"", POISON, b"")
+        };
+        debug_assert!(written.is_ok(), "the poison is well formed");
+        self.unnamed = Unnamed::Unknown;
+        ports.copy_backend(backend.conn, &out);
+    }
+}
+
+/// Messages up to this size are copied into the send queue.
+const SMALL: usize = 512;
+const PARSE_COMPLETE: [u8; 5] = [b'1', 0, 0, 0, 4];
+const CLOSE_COMPLETE: [u8; 5] = [b'3', 0, 0, 0, 4];
+/// What the log says of a call by function number.
+const FUNCTION_CALL: Text = Text::Fixed(b"FunctionCall");
+
+/// Whether the backend has the statement that a client means.
+enum Ready {
+    /// Yes, under our name.
+    Ours(Rc<Statement>),
+    /// It may, under the client's own name: the server knows.
+    Theirs,
+    /// Later.
+    Wait,
+    /// No statement may be sent.
+    Refused(Fault),
+}
+
+/// Prepares a statement on a backend.
+fn prepare<P: Ports>(
+    cx: &mut Context,
+    ports: &mut P,
+    backend: &mut Backend,
+    statement: &Rc<Statement>,
+    show: bool,
+    named: bool,
+) {
+    let mut out = std::mem::take(&mut cx.scratch);
+    out.clear();
+    if let Some(evicted) = backend.prepared.insert(statement) {
+        let _ = write::close(&mut out, Kind::Statement, &evicted.name);
+        backend.replies.push(Owed::Close { show: false });
+    }
+    // It came from a Parse, so it makes one.
+    let _ = write::parse(
+        &mut out,
+        &statement.name,
+        &statement.query,
+        &statement.types,
+    );
+    backend.replies.push(Owed::Parse {
+        statement: Some(statement.id),
+        show,
+        named,
+    });
+    ports.copy_backend(backend.conn, &out);
+    cx.scratch = out;
+}
+
+fn violation(what: &'static str) -> Fault {
+    Fault::ProtocolViolation { what }
+}
+
+fn len(message: &Message) -> u64 {
+    u64::try_from(message.bytes.len()).unwrap_or(u64::MAX)
+}
+
+/// The name in `DEALLOCATE [PREPARE] name`.
+fn deallocated_name(text: &[u8]) -> Option<Vec<u8>> {
+    let text = text.trim_ascii();
+    let text = text.strip_suffix(b";").unwrap_or(text).trim_ascii_end();
+    let rest = strip_word(text, b"deallocate")?;
+    let rest = strip_word(rest, b"prepare").unwrap_or(rest);
+    match rest {
+        [b'"', name @ .., b'"'] if !name.contains(&b'"') => Some(name.to_vec()),
+        [first, rest @ ..] if first.is_ascii_alphabetic() || *first == b'_' => {
+            let word = rest
+                .iter()
+                .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_' || *byte == b'$');
+            let name = [&[*first], rest].concat().to_ascii_lowercase();
+            (word && name != b"all").then_some(name)
+        }
+        _ => None,
+    }
+}
+
+fn strip_word<'a>(text: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
+    let (head, rest) = text.split_at_checked(word.len())?;
+    (head.eq_ignore_ascii_case(word) && rest.first()?.is_ascii_whitespace())
+        .then(|| rest.trim_ascii_start())
+}
+
+impl Live {
+    /// After an answer of our own: whatever is held for nothing is given up.
+    fn at_rest_if_idle<P: Ports>(&mut self, cx: &mut Context, ports: &mut P) {
+        if self.is_idle() {
+            self.at_rest(cx, ports);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deallocated_names() {
+        for (text, name) in [
+            ("DEALLOCATE a", Some("a")),
+            (" deallocate Prepare \"B c\" ; ", Some("B c")),
+            ("DEALLOCATE pg3_0", Some("pg3_0")),
+            ("DEALLOCATE ALL", None),
+            ("DEALLOCATE a; SELECT 1", None),
+            ("DEALLOCATE", None),
+            ("DEALLOCATEx a", None),
+        ] {
+            let found = deallocated_name(text.as_bytes());
+            assert_eq!(found.as_deref(), name.map(str::as_bytes), "{text}");
+        }
+    }
+}
