@@ -267,7 +267,12 @@ impl Lab {
     }
 
     /// Runs a PostgreSQL program against the proxy.
-    pub(crate) async fn program(&self, program: &str, arguments: &[&str], database: &str) -> Output {
+    pub(crate) async fn program(
+        &self,
+        program: &str,
+        arguments: &[&str],
+        database: &str,
+    ) -> Output {
         let mut command = tokio::process::Command::new(find_program(program));
         command
             .args(arguments)
