@@ -184,11 +184,11 @@ impl EpollReactor {
         let Some(conn) = self.conns.get_mut(id) else {
             return;
         };
-        conn.shut_down();
         if conn.eof {
             self.conns.remove(id);
             return;
         }
+        conn.shut_down();
         conn.closing = Closing::Lingering;
         conn.readable = true;
         self.mark_ready(id);

@@ -531,11 +531,11 @@ impl UringReactor {
         let Some(conn) = self.conns.get_mut(id) else {
             return;
         };
-        sys::shut_down(conn.socket.as_fd());
         if conn.eof {
             self.remove(id);
             return;
         }
+        sys::shut_down(conn.socket.as_fd());
         conn.closing = Closing::Lingering;
         self.receive(id);
     }
