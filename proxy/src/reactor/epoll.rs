@@ -384,7 +384,10 @@ impl EpollReactor {
             return None;
         }
         let now = Instant::now();
-        while let Some((_, id)) = self.cut_offs.pop_front_if(|(at, _)| *at <= now) {
+        while let Some((_, id)) = self
+            .cut_offs
+            .pop_front_if(|(at, id)| *at <= now || self.conns.get(*id).is_none())
+        {
             self.conns.remove(id);
         }
         while let Some(retry) = self.retries.pop_front_if(|retry| retry.at <= now) {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use control_store::snapshot::ServerAddress;
 use socket2::SockAddr;
 
-use self::blocks::Blocks;
+use self::blocks::{Blocks, Filling};
 use self::conn::{Conn, Receiving};
 use self::message::Message;
 use self::ring::{Completion, Lengths, Ring};
@@ -113,7 +113,7 @@ impl UringReactor {
     pub fn new(options: Options) -> io::Result<Self> {
         let mut made = Err(io::ErrorKind::OutOfMemory.into());
         for lengths in Lengths::USUAL {
-            made = Self::with_queues(options, lengths);
+            made = Self::with_queues(options, lengths, Filling::Piecewise);
             match &made {
                 Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {}
                 _ => break,
@@ -122,13 +122,13 @@ impl UringReactor {
         made
     }
 
-    fn with_queues(options: Options, lengths: Lengths) -> io::Result<Self> {
+    fn with_queues(options: Options, lengths: Lengths, filling: Filling) -> io::Result<Self> {
         let mut ring = Ring::new(lengths)?;
         let waker = Waker::new()?;
         let small = entries(SMALL_BLOCKS, options.small.blocks);
         let large = entries(LARGE_BLOCKS, options.large.blocks);
-        let small = Blocks::register(ring.queues(), GROUP_SMALL, small)?;
-        let large = Blocks::register(ring.queues(), GROUP_LARGE, large)?;
+        let small = Blocks::register(ring.queues(), GROUP_SMALL, small, filling)?;
+        let large = Blocks::register(ring.queues(), GROUP_LARGE, large, filling)?;
         let token = Token::listener(WAKER, ListenerId(0));
         ring.poll(waker.as_fd(), libc::POLLIN, true, token);
         Ok(Self {
@@ -153,10 +153,10 @@ impl UringReactor {
         })
     }
 
-    /// A reactor whose queues are full all the time.
+    /// A reactor whose queues are full all the time, on a kernel that fills each block once.
     #[cfg(test)]
     pub(super) fn cramped(options: Options) -> io::Result<Self> {
-        Self::with_queues(options, Lengths::new(2, 4))
+        Self::with_queues(options, Lengths::new(2, 4), Filling::Whole)
     }
 
     /// The connection, if the caller may still speak of it.
@@ -263,14 +263,17 @@ impl UringReactor {
         if !done.more() {
             conn.receiving = Receiving::Off;
         }
-        if let Some(buf) = buf {
-            self.arrived(id, buf, size, events);
-        }
-        match done.outcome() {
-            Ok(0) => return self.ended(id, Ok(()), events),
-            Ok(_) | Err(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {}
-            Err(libc::ENOBUFS) => return self.starve(id, size),
-            Err(error) => {
+        match (done.outcome(), buf) {
+            (Ok(0), _) => return self.ended(id, Ok(()), events),
+            (Ok(_), Some(buf)) => self.arrived(id, buf, size, events),
+            // Bytes in a block that the kernel does not have: what follows them would be out of place.
+            (Ok(_), None) => {
+                let error = io::ErrorKind::InvalidData.into();
+                return self.ended(id, Err(error), events);
+            }
+            (Err(libc::ECANCELED | libc::EINTR | libc::EAGAIN), _) => {}
+            (Err(libc::ENOBUFS), _) => return self.starve(id, size),
+            (Err(error), _) => {
                 let error = io::Error::from_raw_os_error(error);
                 return self.ended(id, Err(error), events);
             }
@@ -298,12 +301,12 @@ impl UringReactor {
             }
             return;
         }
-        conn.small_receives = if small { conn.small_receives + 1 } else { 0 };
         events.push(Event::Received { conn: id, buf });
-        if size == Size::Large && conn.small_receives >= SMALL_RECEIVES {
-            self.change_size(id, false);
-        } else if size == Size::Small {
-            conn.small_receives = 0;
+        if size == Size::Large {
+            conn.small_receives = if small { conn.small_receives + 1 } else { 0 };
+            if conn.small_receives == SMALL_RECEIVES {
+                self.change_size(id, false);
+            }
         }
     }
 
@@ -635,7 +638,10 @@ impl UringReactor {
             return None;
         }
         let now = Instant::now();
-        while let Some((_, id)) = self.cut_offs.pop_front_if(|(at, _)| *at <= now) {
+        while let Some((_, id)) = self
+            .cut_offs
+            .pop_front_if(|(at, id)| *at <= now || self.conns.get(*id).is_none())
+        {
             self.remove(id);
         }
         while let Some(retry) = self.retries.pop_front_if(|retry| retry.at <= now) {

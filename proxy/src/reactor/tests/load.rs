@@ -151,6 +151,38 @@ on_both_reactors! {
         many_chats(Bench::new(kind), Options::default().high_water, Some(4096));
     }
 
+    fn unix_sockets_take_large_sends_in_parts(kind) {
+        let mut bench = Bench::new(kind);
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ours");
+        let listener = std::os::unix::net::UnixListener::bind(&path).expect("binds");
+        bench.reactor.listen(listener.into()).expect("listens");
+        let client = std::os::unix::net::UnixStream::connect(&path).expect("connects");
+        let sent = pattern(8 << 20, 21);
+        let expected = sent.clone();
+        let mut writer = client.try_clone().expect("clones");
+        let writing = std::thread::spawn(move || {
+            writer.write_all(&sent).expect("writes");
+            writer.shutdown(std::net::Shutdown::Write).expect("shuts down");
+        });
+        let mut reader = client;
+        let reading = std::thread::spawn(move || {
+            let mut back = Vec::new();
+            reader.read_to_end(&mut back).expect("reads");
+            back
+        });
+        while !reading.is_finished() {
+            match bench.events.pop_front() {
+                None => bench.turn(Duration::from_millis(5)),
+                Some(Event::Received { conn, buf }) => bench.reactor.send(conn, buf),
+                Some(Event::Eof { conn }) => bench.reactor.close(conn, Close::AfterFlush),
+                Some(_) => {}
+            }
+        }
+        writing.join().expect("writes");
+        assert!(reading.join().expect("reads") == expected, "the echo differs");
+    }
+
     fn connections_that_come_and_go_do_not_meet(kind) {
         let mut bench = Bench::new(kind);
         let address = bench.listen();
@@ -223,7 +255,7 @@ on_both_reactors! {
 }
 
 #[test]
-fn also_when_the_queues_of_io_uring_overflow() {
+fn also_when_the_queues_overflow_and_blocks_are_not_shared() {
     if let Err(why) = available() {
         eprintln!("not tested: {why}");
         return;

@@ -18,6 +18,15 @@ use super::ring::Completion;
 use crate::reactor::buffer::Lent;
 use crate::reactor::{Buf, Pool};
 
+/// How the kernel fills blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Filling {
+    /// Piece by piece until a block is full. Where that is not known, as `Whole`.
+    Piecewise,
+    /// Each receive takes a whole block.
+    Whole,
+}
+
 /// `IOU_PBUF_RING_INC` of `io_uring_register_buf_ring(3)`.
 const INCREMENTAL: u16 = 2;
 /// The kernel wants the ring to begin at a page.
@@ -40,7 +49,7 @@ pub(super) struct Blocks {
     empty: Vec<u16>,
     tail: u16,
     group: u16,
-    incremental: bool,
+    filling: Filling,
 }
 
 impl Blocks {
@@ -48,7 +57,12 @@ impl Blocks {
     ///
     /// # Errors
     /// When the kernel has no provided buffer rings or no memory for one.
-    pub(super) fn register(queues: &IoUring, group: u16, entries: u16) -> io::Result<Self> {
+    pub(super) fn register(
+        queues: &IoUring,
+        group: u16,
+        entries: u16,
+        filling: Filling,
+    ) -> io::Result<Self> {
         let layout = Layout::array::<BufRingEntry>(usize::from(entries))
             .and_then(|layout| layout.align_to(PAGE))
             .map_err(io::Error::other)?;
@@ -64,10 +78,10 @@ impl Blocks {
             empty: (0..entries).rev().collect(),
             tail: 0,
             group,
-            incremental: true,
+            filling,
         };
-        if blocks.try_register(queues, entries, INCREMENTAL).is_err() {
-            blocks.incremental = false;
+        if filling == Filling::Whole || blocks.try_register(queues, entries, INCREMENTAL).is_err() {
+            blocks.filling = Filling::Whole;
             blocks.try_register(queues, entries, 0)?;
         }
         Ok(blocks)
@@ -140,7 +154,7 @@ impl Blocks {
         let slot = place.as_mut()?;
         if count == 0 {
             // No kernel is known to consume a block for nothing where it fills them piece by piece.
-            if !self.incremental {
+            if self.filling == Filling::Whole {
                 *place = None;
                 self.empty.push(id);
             }
@@ -148,7 +162,7 @@ impl Blocks {
         }
         let buf = slot.block.view(slot.filled..slot.filled + count);
         slot.filled += count;
-        if !(self.incremental && buffer_more(done.flags)) {
+        if self.filling == Filling::Whole || !buffer_more(done.flags) {
             *place = None;
             self.empty.push(id);
         }
