@@ -15,6 +15,7 @@ use crate::metrics::Handshake;
 use crate::reactor::Buf;
 
 mod hostile;
+mod openssl;
 
 const TLS12: &SupportedProtocolVersion = &rustls::version::TLS12;
 const TLS13: &SupportedProtocolVersion = &rustls::version::TLS13;
