@@ -67,6 +67,7 @@ CREATE TABLE workspaces (
     settings TEXT NOT NULL, -- JSON: of the newest version, or in force where there are no versions
     pending_settings TEXT, -- JSON: saved, in no version yet
     next_change INTEGER NOT NULL DEFAULT 1,
+    taken_position INTEGER NOT NULL DEFAULT 0, -- of the workspace database's own log
     created_at INTEGER NOT NULL,
     PRIMARY KEY (project, name)
 ) STRICT, WITHOUT ROWID;

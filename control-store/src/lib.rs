@@ -5,6 +5,8 @@
 //! face translates, and the traits of the query log.
 
 pub mod accounts;
+pub mod databases;
+pub mod deployments;
 pub mod error;
 pub mod fault;
 pub mod ids;
@@ -12,19 +14,23 @@ pub mod jobs;
 pub mod keys;
 pub mod logs;
 mod migrate;
+pub mod names;
 pub mod projects;
 mod publish;
 pub mod roles;
 pub mod scram;
 pub mod seal;
 pub mod secret;
+pub mod servers;
 pub mod settings;
 pub mod snapshot;
 pub mod states;
 pub mod store;
+pub mod tenants;
 #[cfg(test)]
 mod testing;
 pub mod traffic;
+pub mod workspaces;
 
 pub use error::{Entity, StoreError};
 pub use fault::Fault;

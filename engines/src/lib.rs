@@ -1,4 +1,10 @@
 //! What the control plane does to database servers, and the provisioner that runs them.
 
+mod engine;
 pub mod postgres;
 pub mod provisioner;
+
+pub use engine::{
+    ApplyOptions, Change, Column, DatabaseEngine, DatabaseSpec, DatabaseUse, EngineError,
+    ServerAccess, Table, TrackedChange,
+};

@@ -1,3 +1,111 @@
 //! PostgreSQL.
 
+mod apply;
+mod connect;
+mod create;
+mod schema;
 pub mod scram;
+mod track;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use aws_lc_rs::rand;
+use control_store::ids::Engine;
+use control_store::snapshot::NativeRoles;
+
+use crate::{
+    ApplyOptions, Change, DatabaseEngine, DatabaseSpec, EngineError, ServerAccess, Table,
+    TrackedChange,
+};
+
+/// Does to PostgreSQL servers what the control plane wants done, over their sockets, as their superuser.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PostgresEngine;
+
+#[async_trait]
+impl DatabaseEngine for PostgresEngine {
+    fn engine(&self) -> Engine {
+        Engine::Postgres
+    }
+
+    fn new_roles(&self) -> Result<NativeRoles, EngineError> {
+        let role = || {
+            let name = format!("tdb_{}", random_hex::<8>()?);
+            scram::generate_role(&name)
+                .map(Arc::new)
+                .map_err(|_| EngineError::Random)
+        };
+        Ok(NativeRoles {
+            admin: role()?,
+            write: role()?,
+            read: role()?,
+        })
+    }
+
+    async fn create_database(
+        &self,
+        server: &ServerAccess,
+        spec: &DatabaseSpec<'_>,
+    ) -> Result<(), EngineError> {
+        create::create(server, spec).await
+    }
+
+    async fn drop_database(
+        &self,
+        server: &ServerAccess,
+        name: &str,
+        roles: &NativeRoles,
+    ) -> Result<(), EngineError> {
+        create::remove(server, name, roles).await
+    }
+
+    async fn tracked_changes(
+        &self,
+        server: &ServerAccess,
+        database: &str,
+        after: i64,
+    ) -> Result<Vec<TrackedChange>, EngineError> {
+        track::changes(server, database, after).await
+    }
+
+    async fn apply(
+        &self,
+        server: &ServerAccess,
+        database: &str,
+        roles: &NativeRoles,
+        changes: &[Change],
+        options: &ApplyOptions,
+    ) -> Result<Vec<i64>, EngineError> {
+        apply::apply(server, database, roles, changes, options).await
+    }
+
+    async fn schema(
+        &self,
+        server: &ServerAccess,
+        database: &str,
+    ) -> Result<Vec<Table>, EngineError> {
+        schema::tables(server, database).await
+    }
+}
+
+fn random_hex<const N: usize>() -> Result<String, EngineError> {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes).map_err(|_| EngineError::Random)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// `"name"`.
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// `'text'`; our servers take backslashes as they are.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// The role that owns a tenant's objects, and that deployments run as.
+fn owner_of(roles: &NativeRoles) -> String {
+    format!("{}_owner", roles.admin.name)
+}

@@ -12,6 +12,7 @@ mod keyword;
 mod kind;
 mod lexer;
 mod options;
+mod split;
 mod statement;
 #[cfg(test)]
 mod tests;
@@ -20,3 +21,4 @@ pub use classify::{Classifier, Summary, classify};
 pub use effects::Effects;
 pub use kind::StatementKind;
 pub use options::{Options, TrailBytes};
+pub use split::split;

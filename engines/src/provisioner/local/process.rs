@@ -106,6 +106,15 @@ pub(super) async fn end_leftovers(home: &Home, account: &Account) -> bool {
     all_ended
 }
 
+/// Waits for what a stopped postmaster leaves: its log collector, which ends once nobody can write to it any more. What
+/// does not end by itself is ended.
+pub(super) async fn await_leftovers(home: &Home, account: &Account) {
+    for (_, process) in find(home, account, is_child) {
+        process.wait_end(HARD_STOP).await;
+    }
+    end_leftovers(home, account).await;
+}
+
 type Matcher = fn(&[&[u8]], &Home) -> bool;
 
 /// The account's processes that match, checked once more after their handles were opened.

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::postgres::PostgresServer;
-use super::process::{Process, end_leftovers};
+use super::process::{Process, await_leftovers, end_leftovers};
 use crate::provisioner::Health;
 
 /// Between two looks at a server that is starting.
@@ -125,6 +125,9 @@ impl Keeper {
         }
         // Collects the exit status, so that no zombie stays.
         let _ = child.wait().await;
+        if matches!(ended, Ended::AsTold) {
+            await_leftovers(&self.server.home, &self.server.account).await;
+        }
         ended
     }
 

@@ -1,0 +1,334 @@
+//! Databases: one row for each physical database.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
+
+use crate::error::{Entity, StoreError};
+use crate::ids::{DatabaseId, Engine, ProjectId, ServerId};
+use crate::publish::{Dirty, read_engine};
+use crate::roles;
+use crate::seal::{Purpose, Sealer};
+use crate::settings::{WorkspaceSettings, from_json, to_json};
+use crate::snapshot::NativeRoles;
+use crate::states::DatabaseState;
+use crate::store::{Store, next_id, now_us, time};
+
+/// A database to be made.
+pub struct NewDatabase<'a> {
+    /// Of which workspace or blueprint.
+    pub workspace: &'a str,
+    /// Of which tenant; `None`: it is the workspace's own.
+    pub tenant: Option<&'a str>,
+    /// Which engine.
+    pub engine: Engine,
+    /// Its name.
+    pub name: &'a str,
+    /// Where it goes.
+    pub server: ServerId,
+    /// The roles that the proxy logs in with.
+    pub roles: &'a NativeRoles,
+    /// The settings in force.
+    pub settings: &'a WorkspaceSettings,
+}
+
+/// A database as the control plane knows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DatabaseInfo {
+    /// Its id.
+    pub id: DatabaseId,
+    /// Whose.
+    pub project: ProjectId,
+    /// Which engine.
+    pub engine: Engine,
+    /// Its name.
+    pub name: String,
+    /// Of which workspace or blueprint.
+    pub workspace: String,
+    /// Of which tenant; `None`: it is the workspace's own.
+    pub tenant: Option<String>,
+    /// Where it is.
+    pub server: ServerId,
+    /// Where it is in its life.
+    pub state: DatabaseState,
+    /// The newest blueprint version that it has in full.
+    pub version: u32,
+    /// The settings in force.
+    pub settings: WorkspaceSettings,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+const DATABASES: &str = "SELECT id, project, engine, name, workspace, tenant, server, state, version, settings, created_at
+    FROM databases";
+
+fn read(row: &Row<'_>) -> Result<DatabaseInfo, StoreError> {
+    Ok(DatabaseInfo {
+        id: DatabaseId(row.get(0)?),
+        project: ProjectId::new(row.get::<_, String>(1)?),
+        engine: read_engine(&row.get::<_, String>(2)?)?,
+        name: row.get(3)?,
+        workspace: row.get(4)?,
+        tenant: row.get(5)?,
+        server: ServerId(row.get(6)?),
+        state: DatabaseState::from_stored(&row.get::<_, String>(7)?)?,
+        version: row.get(8)?,
+        settings: from_json(&row.get::<_, String>(9)?)?,
+        created_at: time(row.get(10)?)?,
+    })
+}
+
+pub(crate) fn select(
+    conn: &Connection,
+    filter: &str,
+    params: impl rusqlite::Params,
+) -> Result<Vec<DatabaseInfo>, StoreError> {
+    let mut statement = conn.prepare_cached(&format!("{DATABASES} WHERE {filter} ORDER BY id"))?;
+    let mut rows = statement.query(params)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(read(row)?);
+    }
+    Ok(found)
+}
+
+pub(crate) fn insert(
+    tx: &Transaction<'_>,
+    sealer: &Sealer,
+    project: &ProjectId,
+    new: &NewDatabase<'_>,
+    dirty: &mut Dirty,
+) -> Result<DatabaseId, StoreError> {
+    let id = DatabaseId(next_id(tx, "database")?);
+    let sealed = sealer.seal(Purpose::NativeRoles, id.0, &roles::encode(new.roles)?)?;
+    tx.execute(
+        "INSERT INTO databases (id, project, engine, name, workspace, tenant, server, state, sealed_roles, settings,
+             pool_mode, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'provisioning', ?8, ?9, 'transaction', ?10)",
+        (
+            id.0,
+            project.as_str(),
+            new.engine.lower_name(),
+            new.name,
+            new.workspace,
+            new.tenant,
+            new.server.0,
+            sealed,
+            to_json(new.settings)?,
+            now_us(),
+        ),
+    )
+    .map_err(|e| StoreError::unique(e, Entity::Database, new.name))?;
+    dirty.databases.insert(id);
+    Ok(id)
+}
+
+impl Store {
+    /// Adds a database row in the state `provisioning`.
+    ///
+    /// # Errors
+    /// The name is taken in the project or on the server.
+    pub fn add_database(
+        &self,
+        project: &ProjectId,
+        new: &NewDatabase<'_>,
+    ) -> Result<DatabaseId, StoreError> {
+        self.write(|tx, dirty| insert(tx, &self.sealer, project, new, dirty))
+    }
+
+    /// A database by its id.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn database(&self, id: DatabaseId) -> Result<DatabaseInfo, StoreError> {
+        self.read(|conn| select(conn, "id = ?1", [id.0]))?
+            .pop()
+            .ok_or_else(|| StoreError::not_found(Entity::Database, id))
+    }
+
+    /// A workspace's own database.
+    ///
+    /// # Errors
+    /// There is no such workspace.
+    pub fn workspace_database(
+        &self,
+        project: &ProjectId,
+        workspace: &str,
+    ) -> Result<DatabaseInfo, StoreError> {
+        self.read(|conn| {
+            select(
+                conn,
+                "project = ?1 AND workspace = ?2 AND tenant IS NULL",
+                (project.as_str(), workspace),
+            )
+        })?
+        .pop()
+        .ok_or_else(|| StoreError::not_found(Entity::Workspace, workspace))
+    }
+
+    /// A tenant's databases.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn tenant_databases(
+        &self,
+        project: &ProjectId,
+        tenant: &str,
+    ) -> Result<Vec<DatabaseInfo>, StoreError> {
+        self.read(|conn| {
+            select(
+                conn,
+                "project = ?1 AND tenant = ?2",
+                (project.as_str(), tenant),
+            )
+        })
+    }
+
+    /// The databases of all tenants of a blueprint, those in the trash too.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn blueprint_databases(
+        &self,
+        project: &ProjectId,
+        blueprint: &str,
+    ) -> Result<Vec<DatabaseInfo>, StoreError> {
+        self.read(|conn| {
+            select(
+                conn,
+                "project = ?1 AND workspace = ?2 AND tenant IS NOT NULL",
+                (project.as_str(), blueprint),
+            )
+        })
+    }
+
+    /// All databases of a project.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn project_databases(&self, project: &ProjectId) -> Result<Vec<DatabaseInfo>, StoreError> {
+        self.read(|conn| select(conn, "project = ?1", [project.as_str()]))
+    }
+
+    /// All databases in that state.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn databases_in(&self, state: DatabaseState) -> Result<Vec<DatabaseInfo>, StoreError> {
+        self.read(|conn| select(conn, "state = ?1", [state.name()]))
+    }
+
+    /// Sets a database's state.
+    ///
+    /// # Errors
+    /// There is no such database.
+    pub fn set_database_state(
+        &self,
+        id: DatabaseId,
+        state: DatabaseState,
+    ) -> Result<(), StoreError> {
+        self.change_database(
+            id,
+            "UPDATE databases SET state = ?2 WHERE id = ?1",
+            state.name(),
+        )
+    }
+
+    /// A deployment has brought the database to that version: its schema is another one, and the version's settings are in
+    /// force.
+    ///
+    /// # Errors
+    /// There is no such database.
+    pub fn set_database_version(
+        &self,
+        id: DatabaseId,
+        version: u32,
+        settings: &WorkspaceSettings,
+    ) -> Result<(), StoreError> {
+        let settings = to_json(settings)?;
+        self.write(|tx, dirty| {
+            let changed = tx.execute(
+                "UPDATE databases SET version = max(version, ?2), settings = ?3, schema_epoch = schema_epoch + 1
+                 WHERE id = ?1",
+                (id.0, version, settings),
+            )?;
+            dirty.databases.insert(id);
+            found(changed, id)
+        })
+    }
+
+    /// Notes that the database has these changes.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn mark_applied(&self, id: DatabaseId, changes: &[i64]) -> Result<(), StoreError> {
+        self.write(|tx, _| {
+            for change in changes {
+                tx.execute(
+                    "INSERT OR IGNORE INTO ledger (database, change, applied_at) VALUES (?1, ?2, ?3)",
+                    (id.0, change, now_us()),
+                )?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Removes the row of a database that is no more.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn remove_database(&self, id: DatabaseId) -> Result<(), StoreError> {
+        self.write(|tx, dirty| {
+            tx.execute("DELETE FROM databases WHERE id = ?1", [id.0])?;
+            dirty.databases.insert(id);
+            Ok(())
+        })
+    }
+
+    fn change_database(
+        &self,
+        id: DatabaseId,
+        sql: &str,
+        value: impl rusqlite::ToSql,
+    ) -> Result<(), StoreError> {
+        self.write(|tx, dirty| {
+            let changed = tx.execute(sql, rusqlite::params![id.0, value])?;
+            dirty.databases.insert(id);
+            found(changed, id)
+        })
+    }
+}
+
+fn found(changed: usize, id: DatabaseId) -> Result<(), StoreError> {
+    if changed == 0 {
+        return Err(StoreError::not_found(Entity::Database, id));
+    }
+    Ok(())
+}
+
+/// Marks a tenant's databases, whose routing depends on the tenant's status.
+pub(crate) fn mark_tenant(
+    tx: &Transaction<'_>,
+    project: &ProjectId,
+    tenant: &str,
+    dirty: &mut Dirty,
+) -> Result<(), StoreError> {
+    let mut statement =
+        tx.prepare_cached("SELECT id FROM databases WHERE project = ?1 AND tenant = ?2")?;
+    for id in statement.query_map((project.as_str(), tenant), |r| r.get(0))? {
+        dirty.databases.insert(DatabaseId(id?));
+    }
+    Ok(())
+}
+
+/// Whether a row like this exists.
+pub(crate) fn exists(
+    conn: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+) -> Result<bool, StoreError> {
+    Ok(conn
+        .prepare_cached(sql)?
+        .query_row(params, |_| Ok(()))
+        .optional()?
+        .is_some())
+}

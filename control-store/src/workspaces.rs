@@ -1,0 +1,516 @@
+//! Workspaces, and the blueprints that those in tenant mode make: tracked changes and numbered versions.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
+
+use crate::databases::{self, NewDatabase, exists};
+use crate::error::{Entity, StoreError};
+use crate::ids::{DatabaseId, Engine, ProjectId, ServerId};
+use crate::names::check_workspace;
+use crate::publish::read_engine;
+use crate::settings::{WorkspaceSettings, from_json, to_json};
+use crate::snapshot::NativeRoles;
+use crate::states::Mode;
+use crate::store::{Store, now_us, time};
+
+/// A workspace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkspaceInfo {
+    /// Its name, which is its id and its blueprint's name.
+    pub name: String,
+    /// Which engine.
+    pub engine: Engine,
+    /// What it is for.
+    pub mode: Mode,
+    /// What was saved last, in force or not.
+    pub settings: WorkspaceSettings,
+    /// Whether the settings wait for a deployment.
+    pub settings_pending: bool,
+    /// The newest version; 0 if there is none.
+    pub version: u32,
+    /// Tenants that have a database of it, without those in the trash.
+    pub tenant_count: u64,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// A tracked change of a workspace's schema.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChangeInfo {
+    /// Its id, unique in its workspace.
+    pub id: i64,
+    /// The statement.
+    pub statement: String,
+    /// The search path it ran with.
+    pub search_path: String,
+    /// The version that holds it; `None` while it is pending.
+    pub version: Option<u32>,
+    /// When it took effect.
+    pub created_at: Timestamp,
+}
+
+/// A change as a workspace's database has recorded it.
+#[derive(Clone, Debug)]
+pub struct NewChange {
+    /// Its place in the database's own record, so that it is taken once.
+    pub position: i64,
+    /// The statement.
+    pub statement: String,
+    /// The search path it ran with.
+    pub search_path: String,
+    /// When, in microseconds since 1970.
+    pub at_us: i64,
+}
+
+/// A version of a blueprint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VersionInfo {
+    /// Its number, from 1.
+    pub number: u32,
+    /// Changes in it.
+    pub changes: u64,
+    /// The settings that go with it.
+    pub settings: WorkspaceSettings,
+    /// When it was cut.
+    pub created_at: Timestamp,
+    /// When it was first deployed.
+    pub deployed_at: Option<Timestamp>,
+}
+
+const WORKSPACES: &str = "SELECT w.name, w.engine, w.mode, coalesce(w.pending_settings, w.settings),
+        w.pending_settings IS NOT NULL,
+        (SELECT coalesce(max(number), 0) FROM blueprint_versions v WHERE v.project = w.project AND v.workspace = w.name),
+        (SELECT count(*) FROM databases d JOIN tenants t ON t.project = d.project AND t.id = d.tenant
+          WHERE d.project = w.project AND d.workspace = w.name AND t.status <> 'deleted'),
+        w.created_at
+    FROM workspaces w";
+
+fn read(row: &Row<'_>) -> Result<WorkspaceInfo, StoreError> {
+    Ok(WorkspaceInfo {
+        name: row.get(0)?,
+        engine: read_engine(&row.get::<_, String>(1)?)?,
+        mode: Mode::from_stored(&row.get::<_, String>(2)?)?,
+        settings: from_json(&row.get::<_, String>(3)?)?,
+        settings_pending: row.get(4)?,
+        version: row.get(5)?,
+        tenant_count: row.get(6)?,
+        created_at: time(row.get(7)?)?,
+    })
+}
+
+fn find(conn: &Connection, project: &ProjectId, name: &str) -> Result<WorkspaceInfo, StoreError> {
+    let mut statement = conn.prepare_cached(&format!(
+        "{WORKSPACES} WHERE w.project = ?1 AND w.name = ?2"
+    ))?;
+    let mut rows = statement.query((project.as_str(), name))?;
+    let row = rows
+        .next()?
+        .ok_or_else(|| StoreError::not_found(Entity::Workspace, name))?;
+    read(row)
+}
+
+/// What a workspace is made with.
+pub struct NewWorkspace<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Which engine.
+    pub engine: Engine,
+    /// What it is for.
+    pub mode: Mode,
+    /// The name of its database.
+    pub database: &'a str,
+    /// Where that goes.
+    pub server: ServerId,
+    /// The roles that the proxy logs in with.
+    pub roles: &'a NativeRoles,
+}
+
+impl Store {
+    /// Makes a workspace and the row of its database, in the state `provisioning`.
+    ///
+    /// # Errors
+    /// The name is refused or taken.
+    pub fn create_workspace(
+        &self,
+        project: &ProjectId,
+        new: &NewWorkspace<'_>,
+    ) -> Result<DatabaseId, StoreError> {
+        check_workspace(new.name)?;
+        let settings = WorkspaceSettings::default_of(new.engine);
+        let text = to_json(&settings)?;
+        self.write(|tx, dirty| {
+            tx.execute(
+                "INSERT INTO workspaces (project, name, engine, mode, settings, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                (
+                    project.as_str(),
+                    new.name,
+                    new.engine.lower_name(),
+                    new.mode.name(),
+                    text,
+                    now_us(),
+                ),
+            )
+            .map_err(|e| StoreError::unique(e, Entity::Workspace, new.name))?;
+            let database = NewDatabase {
+                workspace: new.name,
+                tenant: None,
+                engine: new.engine,
+                name: new.database,
+                server: new.server,
+                roles: new.roles,
+                settings: &settings,
+            };
+            databases::insert(tx, &self.sealer, project, &database, dirty)
+        })
+    }
+
+    /// A project's workspaces, by name.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn list_workspaces(&self, project: &ProjectId) -> Result<Vec<WorkspaceInfo>, StoreError> {
+        self.read(|conn| {
+            let mut statement = conn.prepare_cached(&format!(
+                "{WORKSPACES} WHERE w.project = ?1 ORDER BY w.name"
+            ))?;
+            let mut rows = statement.query([project.as_str()])?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                found.push(read(row)?);
+            }
+            Ok(found)
+        })
+    }
+
+    /// A workspace.
+    ///
+    /// # Errors
+    /// There is none by that name.
+    pub fn workspace(&self, project: &ProjectId, name: &str) -> Result<WorkspaceInfo, StoreError> {
+        self.read(|conn| find(conn, project, name))
+    }
+
+    /// Removes a workspace whose databases are gone, with its versions.
+    ///
+    /// # Errors
+    /// There is none, or it still has databases.
+    pub fn delete_workspace(&self, project: &ProjectId, name: &str) -> Result<(), StoreError> {
+        self.write(|tx, _| {
+            let used = "SELECT 1 FROM databases WHERE project = ?1 AND workspace = ?2";
+            if exists(tx, used, (project.as_str(), name))? {
+                return Err(StoreError::InUse {
+                    what: Entity::Workspace,
+                    name: name.into(),
+                });
+            }
+            let removed = tx.execute(
+                "DELETE FROM workspaces WHERE project = ?1 AND name = ?2",
+                (project.as_str(), name),
+            )?;
+            if removed == 0 {
+                return Err(StoreError::not_found(Entity::Workspace, name));
+            }
+            Ok(())
+        })
+    }
+
+    /// Tenants that have a database of this blueprint, those in the trash too.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn deployed_to(
+        &self,
+        project: &ProjectId,
+        blueprint: &str,
+    ) -> Result<Vec<String>, StoreError> {
+        let databases = self.blueprint_databases(project, blueprint)?;
+        Ok(databases.into_iter().filter_map(|it| it.tenant).collect())
+    }
+
+    /// Saves a workspace's settings. In tenant mode they hold for the workspace's own database at once and wait for a
+    /// deployment otherwise; in control mode they are in force.
+    ///
+    /// # Errors
+    /// There is no such workspace; the settings are of another engine.
+    pub fn save_settings(
+        &self,
+        project: &ProjectId,
+        name: &str,
+        settings: &WorkspaceSettings,
+    ) -> Result<WorkspaceInfo, StoreError> {
+        let text = to_json(settings)?;
+        self.write(|tx, dirty| {
+            let workspace = find(tx, project, name)?;
+            if !settings.fits(workspace.engine) {
+                return Err(StoreError::Invalid {
+                    field: "settings",
+                    why: "must be those of the workspace's engine",
+                });
+            }
+            let column = match workspace.mode {
+                Mode::Tenant => "pending_settings",
+                Mode::Control => "settings",
+            };
+            tx.execute(
+                &format!("UPDATE workspaces SET {column} = ?3 WHERE project = ?1 AND name = ?2"),
+                (project.as_str(), name, &text),
+            )?;
+            let own = databases::select(
+                tx,
+                "project = ?1 AND workspace = ?2 AND tenant IS NULL",
+                (project.as_str(), name),
+            )?;
+            for database in own {
+                tx.execute(
+                    "UPDATE databases SET settings = ?2 WHERE id = ?1",
+                    (database.id.0, &text),
+                )?;
+                dirty.databases.insert(database.id);
+            }
+            find(tx, project, name)
+        })
+    }
+
+    // ---- changes ----
+
+    /// Takes over what a workspace's database has recorded; what was taken before is passed over.
+    ///
+    /// # Errors
+    /// There is no such workspace.
+    pub fn record_changes(
+        &self,
+        project: &ProjectId,
+        workspace: &str,
+        changes: &[NewChange],
+    ) -> Result<(), StoreError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.write(|tx, _| {
+            for change in changes {
+                let known = "SELECT 1 FROM changes WHERE project = ?1 AND workspace = ?2 AND position = ?3";
+                if exists(tx, known, (project.as_str(), workspace, change.position))? {
+                    continue;
+                }
+                let id = next_change(tx, project, workspace)?;
+                tx.execute(
+                    "INSERT INTO changes (project, workspace, id, statement, search_path, position, created_at)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                    (
+                        project.as_str(),
+                        workspace,
+                        id,
+                        &change.statement,
+                        &change.search_path,
+                        change.position,
+                        change.at_us,
+                    ),
+                )?;
+            }
+            tx.execute(
+                "UPDATE workspaces SET taken_position = max(taken_position, ?3) WHERE project = ?1 AND name = ?2",
+                (
+                    project.as_str(),
+                    workspace,
+                    changes.iter().map(|it| it.position).max().unwrap_or(0),
+                ),
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Up to which place in its database's own record a workspace's changes are taken over.
+    ///
+    /// # Errors
+    /// There is no such workspace.
+    pub fn taken_position(&self, project: &ProjectId, workspace: &str) -> Result<i64, StoreError> {
+        self.read(|conn| {
+            conn.prepare_cached(
+                "SELECT taken_position FROM workspaces WHERE project = ?1 AND name = ?2",
+            )?
+            .query_row((project.as_str(), workspace), |r| r.get(0))
+            .optional()?
+            .ok_or_else(|| StoreError::not_found(Entity::Workspace, workspace))
+        })
+    }
+
+    /// All changes of a workspace, in the order in which they took effect.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn changes(
+        &self,
+        project: &ProjectId,
+        workspace: &str,
+    ) -> Result<Vec<ChangeInfo>, StoreError> {
+        self.read(|conn| changes(conn, project, workspace))
+    }
+
+    /// Changes that at least one tenant of the blueprint lacks, or that no version holds yet.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn undeployed_changes(
+        &self,
+        project: &ProjectId,
+        workspace: &str,
+    ) -> Result<u64, StoreError> {
+        self.read(|conn| {
+            Ok(conn
+                .prepare_cached(
+                    "SELECT count(*) FROM changes c WHERE c.project = ?1 AND c.workspace = ?2 AND (
+                         c.version IS NULL
+                         OR EXISTS (SELECT 1 FROM databases d JOIN tenants t ON t.project = d.project AND t.id = d.tenant
+                             WHERE d.project = c.project AND d.workspace = c.workspace AND t.status <> 'deleted'
+                               AND d.version < c.version
+                               AND NOT EXISTS (SELECT 1 FROM ledger l WHERE l.database = d.id AND l.change = c.id)))",
+                )?
+                .query_row((project.as_str(), workspace), |r| r.get(0))?)
+        })
+    }
+
+    /// Removes a pending change from the queue.
+    ///
+    /// # Errors
+    /// There is none by that id, or a version holds it.
+    pub fn remove_change(
+        &self,
+        project: &ProjectId,
+        workspace: &str,
+        id: i64,
+    ) -> Result<(), StoreError> {
+        self.write(|tx, _| {
+            let removed = tx.execute(
+                "DELETE FROM changes WHERE project = ?1 AND workspace = ?2 AND id = ?3 AND version IS NULL",
+                (project.as_str(), workspace, id),
+            )?;
+            if removed == 0 {
+                return Err(StoreError::not_found(Entity::Change, id));
+            }
+            Ok(())
+        })
+    }
+
+    // ---- versions ----
+
+    /// Makes a version of what is pending, if anything is; gives the newest version's number, 0 if there is none.
+    ///
+    /// # Errors
+    /// There is no such workspace.
+    pub fn cut_version(&self, project: &ProjectId, workspace: &str) -> Result<u32, StoreError> {
+        self.write(|tx, _| {
+            let found = find(tx, project, workspace)?;
+            let pending = "SELECT 1 FROM changes WHERE project = ?1 AND workspace = ?2 AND version IS NULL";
+            let changes = exists(tx, pending, (project.as_str(), workspace))?;
+            if !changes && !found.settings_pending {
+                return Ok(found.version);
+            }
+            let number = found.version + 1;
+            let settings = to_json(&found.settings)?;
+            tx.execute(
+                "INSERT INTO blueprint_versions (project, workspace, number, settings, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+                (project.as_str(), workspace, number, &settings, now_us()),
+            )?;
+            tx.execute(
+                "UPDATE changes SET version = ?3 WHERE project = ?1 AND workspace = ?2 AND version IS NULL",
+                (project.as_str(), workspace, number),
+            )?;
+            tx.execute(
+                "UPDATE workspaces SET settings = ?3, pending_settings = NULL WHERE project = ?1 AND name = ?2",
+                (project.as_str(), workspace, settings),
+            )?;
+            Ok(number)
+        })
+    }
+
+    /// A blueprint's versions, the newest first.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn versions(
+        &self,
+        project: &ProjectId,
+        workspace: &str,
+    ) -> Result<Vec<VersionInfo>, StoreError> {
+        self.read(|conn| {
+            let mut statement = conn.prepare_cached(
+                "SELECT v.number, v.settings, v.created_at, v.deployed_at,
+                    (SELECT count(*) FROM changes c
+                      WHERE c.project = v.project AND c.workspace = v.workspace AND c.version = v.number)
+                 FROM blueprint_versions v WHERE v.project = ?1 AND v.workspace = ?2 ORDER BY v.number DESC",
+            )?;
+            let mut rows = statement.query((project.as_str(), workspace))?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                let deployed: Option<i64> = row.get(3)?;
+                found.push(VersionInfo {
+                    number: row.get(0)?,
+                    changes: row.get(4)?,
+                    settings: from_json(&row.get::<_, String>(1)?)?,
+                    created_at: time(row.get(2)?)?,
+                    deployed_at: deployed.map(time).transpose()?,
+                });
+            }
+            Ok(found)
+        })
+    }
+
+    /// Notes that a version was deployed; the first time counts.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn mark_deployed(
+        &self,
+        project: &ProjectId,
+        workspace: &str,
+        version: u32,
+    ) -> Result<(), StoreError> {
+        self.write(|tx, _| {
+            tx.execute(
+                "UPDATE blueprint_versions SET deployed_at = coalesce(deployed_at, ?4)
+                 WHERE project = ?1 AND workspace = ?2 AND number <= ?3",
+                (project.as_str(), workspace, version, now_us()),
+            )?;
+            Ok(())
+        })
+    }
+}
+
+fn next_change(
+    tx: &Transaction<'_>,
+    project: &ProjectId,
+    workspace: &str,
+) -> Result<i64, StoreError> {
+    tx.prepare_cached(
+        "UPDATE workspaces SET next_change = next_change + 1 WHERE project = ?1 AND name = ?2
+         RETURNING next_change - 1",
+    )?
+    .query_row((project.as_str(), workspace), |r| r.get(0))
+    .optional()?
+    .ok_or_else(|| StoreError::not_found(Entity::Workspace, workspace))
+}
+
+fn changes(
+    conn: &Connection,
+    project: &ProjectId,
+    workspace: &str,
+) -> Result<Vec<ChangeInfo>, StoreError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT id, statement, search_path, version, created_at FROM changes
+         WHERE project = ?1 AND workspace = ?2 ORDER BY id",
+    )?;
+    let mut rows = statement.query((project.as_str(), workspace))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(ChangeInfo {
+            id: row.get(0)?,
+            statement: row.get(1)?,
+            search_path: row.get(2)?,
+            version: row.get(3)?,
+            created_at: time(row.get(4)?)?,
+        });
+    }
+    Ok(found)
+}

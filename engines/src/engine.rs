@@ -1,0 +1,212 @@
+//! What every engine can do with its servers. All operations may be repeated: a crash in the middle is followed by the same
+//! call again.
+
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use control_store::ids::{Engine, ServerId};
+use control_store::snapshot::{NativeRoles, ServerAddress};
+use thiserror::Error;
+
+/// How to reach a server as its administrator.
+#[derive(Clone, Debug)]
+pub struct ServerAccess {
+    /// Its id.
+    pub id: ServerId,
+    /// Where it is.
+    pub address: ServerAddress,
+}
+
+/// What a database is for, which decides what its roles may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatabaseUse {
+    /// Its schema becomes a blueprint: DDL passes and is tracked.
+    TenantWorkspace,
+    /// A database of its own: DDL passes.
+    ControlWorkspace,
+    /// A tenant's: data only.
+    Tenant,
+}
+
+/// A database to be made.
+#[derive(Clone, Copy)]
+pub struct DatabaseSpec<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What it is for.
+    pub usage: DatabaseUse,
+    /// The roles that the proxy logs in with.
+    pub roles: &'a NativeRoles,
+}
+
+/// A schema change that took effect in a workspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrackedChange {
+    /// Its place in the workspace's record; grows.
+    pub position: i64,
+    /// The statement.
+    pub statement: String,
+    /// The search path it ran with.
+    pub search_path: String,
+    /// When it ran.
+    pub created_at: SystemTime,
+}
+
+/// A change to be made to a tenant's schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its id, unique in its blueprint.
+    pub id: i64,
+    /// The statement.
+    pub statement: String,
+    /// The search path to run it with.
+    pub search_path: String,
+}
+
+/// How patient a deployment is with a busy tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApplyOptions {
+    /// How long one attempt waits for a lock. The tenant's own statements wait behind it for so long at most.
+    pub lock_timeout: Duration,
+    /// How often a change is tried.
+    pub attempts: u32,
+    /// The pause after the first attempt; it doubles, up to 32 times as long.
+    pub backoff: Duration,
+}
+
+impl Default for ApplyOptions {
+    fn default() -> Self {
+        Self {
+            lock_timeout: Duration::from_secs(1),
+            attempts: 12,
+            backoff: Duration::from_millis(200),
+        }
+    }
+}
+
+/// A column of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Its type as people declare it: `SERIAL`, `TEXT`, `VARCHAR(255)`.
+    pub data_type: String,
+    /// Whether it may be NULL.
+    pub nullable: bool,
+    /// Its default as an expression; none for what the type implies.
+    pub default: Option<String>,
+}
+
+/// A table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its name, with its schema unless that is the usual one.
+    pub name: String,
+    /// In the order of the table.
+    pub columns: Vec<Column>,
+    /// Names of its indexes.
+    pub indexes: Vec<String>,
+}
+
+/// Why an operation failed.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// The server does not take the administrator's connection.
+    #[error("the database server is unavailable: {0}")]
+    Unavailable(String),
+    /// The server refused a statement.
+    #[error("{message}")]
+    Statement {
+        /// Which change of a deployment it was.
+        change: Option<i64>,
+        /// The engine's error code.
+        code: String,
+        /// The engine's sentence.
+        message: String,
+    },
+    /// The database stayed busy through all attempts.
+    #[error(
+        "the database stayed busy: change {change} could not get its locks in {attempts} attempts"
+    )]
+    Busy {
+        /// Which change.
+        change: i64,
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// The system gives no random bytes.
+    #[error("the system's random number generator failed")]
+    Random,
+    /// The engine cannot be reached in this way.
+    #[error("{0}")]
+    Unsupported(&'static str),
+}
+
+/// What the control plane does to the servers of one engine.
+#[async_trait]
+pub trait DatabaseEngine: Send + Sync {
+    /// Which engine.
+    fn engine(&self) -> Engine;
+
+    /// Roles for a new database: names and passwords that nobody can guess.
+    ///
+    /// # Errors
+    /// The system gives no random bytes.
+    fn new_roles(&self) -> Result<NativeRoles, EngineError>;
+
+    /// Makes a database with its roles.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or refuses.
+    async fn create_database(
+        &self,
+        server: &ServerAccess,
+        spec: &DatabaseSpec<'_>,
+    ) -> Result<(), EngineError>;
+
+    /// Removes a database with its roles, whoever is connected. One that is not there is no error.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or refuses.
+    async fn drop_database(
+        &self,
+        server: &ServerAccess,
+        name: &str,
+        roles: &NativeRoles,
+    ) -> Result<(), EngineError>;
+
+    /// What a workspace's database has recorded behind that position, in order.
+    ///
+    /// # Errors
+    /// The server cannot be reached.
+    async fn tracked_changes(
+        &self,
+        server: &ServerAccess,
+        database: &str,
+        after: i64,
+    ) -> Result<Vec<TrackedChange>, EngineError>;
+
+    /// Makes those changes that the tenant's ledger lacks, in order, each with its line in the ledger or not at all. Gives the
+    /// ids of all that the ledger has afterwards.
+    ///
+    /// # Errors
+    /// A change failed: those before it stay, and a repetition goes on with it.
+    async fn apply(
+        &self,
+        server: &ServerAccess,
+        database: &str,
+        roles: &NativeRoles,
+        changes: &[Change],
+        options: &ApplyOptions,
+    ) -> Result<Vec<i64>, EngineError>;
+
+    /// The tables of a database, by name, without the platform's own.
+    ///
+    /// # Errors
+    /// The server cannot be reached.
+    async fn schema(
+        &self,
+        server: &ServerAccess,
+        database: &str,
+    ) -> Result<Vec<Table>, EngineError>;
+}
