@@ -1,0 +1,211 @@
+//! What the API is told when it starts.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use control_store::ids::Engine;
+
+/// How the API behaves.
+#[derive(Clone, Debug)]
+pub struct ApiConfig {
+    /// Where clients reach the proxy, by engine; an engine that is not here cannot be chosen.
+    pub endpoints: BTreeMap<Engine, Endpoint>,
+    /// The zones for dedicated servers.
+    pub regions: Vec<Region>,
+    /// The tiers by name.
+    pub tiers: BTreeMap<String, Tier>,
+    /// The tier of an account that signs up.
+    pub signup_tier: String,
+    /// Requests per second from one address; `None` switches this limit off.
+    pub ip_limit: Option<u32>,
+    /// The proxy's Unix socket for the API's own queries.
+    pub internal_socket: PathBuf,
+    /// Bytes of a request's body.
+    pub body_limit: usize,
+    /// Bytes of one query's rows, as the engine sends them.
+    pub result_limit: usize,
+    /// Origins whose pages may call the API; `*` alone allows any.
+    pub cors_origins: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// A statement is slow if it takes longer.
+    pub slow_query: Duration,
+    /// How long requests may go on after shutdown was asked for.
+    pub drain: Duration,
+}
+
+impl Default for ApiConfig {
+    /// What the reference says; no endpoints.
+    fn default() -> Self {
+        Self {
+            endpoints: BTreeMap::new(),
+            regions: Region::defaults(),
+            tiers: Tier::defaults(),
+            signup_tier: "enterprise".into(),
+            ip_limit: Some(100),
+            internal_socket: PathBuf::new(),
+            body_limit: 1 << 20,
+            result_limit: 64 << 20,
+            cors_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            slow_query: Duration::from_secs(1),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Where clients reach an engine's port of the proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The host in connection strings.
+    pub host: String,
+    /// The port in connection strings.
+    pub port: u16,
+}
+
+/// A zone for dedicated servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Its name in requests.
+    pub zone: String,
+    /// Its name for people.
+    pub label: String,
+    /// Whether it is taken when a request names none.
+    pub is_default: bool,
+}
+
+impl Region {
+    /// The zones of the reference.
+    pub fn defaults() -> Vec<Self> {
+        [
+            ("eu-central", "Europe"),
+            ("ap-southeast", "Asia Pacific"),
+            ("us-east", "US East"),
+            ("us-west", "US West"),
+        ]
+        .into_iter()
+        .map(|(zone, label)| Self {
+            zone: zone.into(),
+            label: label.into(),
+            is_default: zone == "eu-central",
+        })
+        .collect()
+    }
+}
+
+/// What an account may use. `None` is no limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tier {
+    /// API requests per minute and project.
+    pub requests_per_minute: Option<u32>,
+    /// Manual backups per hour and project.
+    pub backups_per_hour: Option<u32>,
+    /// Tenants per project, those in the trash too.
+    pub tenants: Option<u32>,
+    /// Whether tenants may have dedicated servers.
+    pub dedicated: bool,
+    /// Days that the query log is kept.
+    pub log_retention_days: u32,
+}
+
+impl Tier {
+    /// The tiers that are shipped.
+    pub fn defaults() -> BTreeMap<String, Self> {
+        let tier = |requests, backups, tenants, dedicated, days| Self {
+            requests_per_minute: requests,
+            backups_per_hour: backups,
+            tenants,
+            dedicated,
+            log_retention_days: days,
+        };
+        [
+            ("free", tier(Some(60), Some(1), Some(5), false, 1)),
+            ("starter", tier(Some(300), Some(6), Some(50), true, 7)),
+            ("growth", tier(Some(1_200), Some(24), Some(500), true, 30)),
+            ("scale", tier(Some(6_000), Some(120), Some(10_000), true, 90)),
+            ("enterprise", tier(None, None, None, true, 365)),
+        ]
+        .into_iter()
+        .map(|(name, tier)| (name.to_owned(), tier))
+        .collect()
+    }
+}
+
+/// A range of addresses, such as `10.0.0.0/8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Network {
+    /// Whether the address is in it.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => {
+                same_prefix(&a.octets(), &b.octets(), self.prefix)
+            }
+            (IpAddr::V6(a), IpAddr::V6(b)) => {
+                same_prefix(&a.octets(), &b.octets(), self.prefix)
+            }
+            _ => false,
+        }
+    }
+}
+
+fn same_prefix(a: &[u8], b: &[u8], prefix: u8) -> bool {
+    a.iter().zip(b).enumerate().all(|(i, (a, b))| {
+        let bits = usize::from(prefix).saturating_sub(i * 8).min(8);
+        (a ^ b).leading_zeros() as usize >= bits
+    })
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("'{text}' is not a network such as 10.0.0.0/8 or ::1");
+        let (address, prefix) = text
+            .split_once('/')
+            .map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            None => longest,
+            Some(prefix) => prefix.parse().map_err(|_| wrong())?,
+        };
+        if prefix > longest {
+            return Err(wrong());
+        }
+        Ok(Self { address, prefix })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks() {
+        for (network, address, inside) in [
+            ("10.0.0.0/8", "10.9.8.7", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.0.0.0/8", "::ffff:10.1.1.1", true),
+            ("192.168.4.0/22", "192.168.7.255", true),
+            ("192.168.4.0/22", "192.168.8.0", false),
+            ("0.0.0.0/0", "8.8.8.8", true),
+            ("::1", "::1", true),
+            ("::1", "::2", false),
+            ("fd00::/7", "fc00::1", true),
+        ] {
+            let network: Network = network.parse().unwrap();
+            assert_eq!(network.contains(address.parse().unwrap()), inside, "{network:?} {address}");
+        }
+        for wrong in ["", "10.0.0.0/33", "x", "10.0.0.0/", "::1/129"] {
+            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The API as a client sees it, on a store in a folder of its own.
+
+mod basics;
+mod harness;

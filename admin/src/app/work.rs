@@ -1,0 +1,89 @@
+//! What the API has others do: everything that touches a database server or takes long.
+
+use async_trait::async_trait;
+use control_store::ids::{Engine, ProjectId};
+use control_store::states::Mode;
+
+use super::failure::Outcome;
+
+/// The work behind the API. Each method returns when the work is done and durable, unless it says otherwise; one that is
+/// interrupted by a crash is finished or undone at the next start.
+#[async_trait]
+pub trait Work: Send + Sync {
+    /// Deletes a project and all it owns: databases, roles, logs, keys.
+    async fn delete_project(&self, project: &ProjectId) -> Outcome<()>;
+
+    /// Makes a workspace with its database.
+    async fn create_workspace(
+        &self,
+        project: &ProjectId,
+        name: &str,
+        engine: Engine,
+        mode: Mode,
+    ) -> Outcome<()>;
+
+    /// Deletes a workspace with its database and versions. That no tenant has a database of it was checked.
+    async fn delete_workspace(&self, project: &ProjectId, name: &str) -> Outcome<()>;
+
+    /// Takes the changes that a workspace's database has recorded over into the store.
+    async fn collect_changes(&self, project: &ProjectId, workspace: &str) -> Outcome<()>;
+
+    /// The tables that a workspace's database has now.
+    async fn schema(&self, project: &ProjectId, workspace: &str) -> Outcome<Vec<Table>>;
+
+    /// Makes a tenant with a database of each blueprint, or adds those databases to a tenant that is there.
+    async fn create_tenant(
+        &self,
+        project: &ProjectId,
+        tenant: &str,
+        blueprints: &[String],
+    ) -> Outcome<()>;
+
+    /// Moves a tenant to the trash, or deletes it for good.
+    async fn delete_tenant(&self, project: &ProjectId, tenant: &str, hard: bool) -> Outcome<()>;
+
+    /// Takes a tenant out of the trash, with its rows.
+    async fn restore_tenant(&self, project: &ProjectId, tenant: &str) -> Outcome<()>;
+
+    /// Refuses all queries of a tenant from now on.
+    async fn suspend_tenant(&self, project: &ProjectId, tenant: &str) -> Outcome<()>;
+
+    /// Admits a suspended tenant's queries again.
+    async fn resume_tenant(&self, project: &ProjectId, tenant: &str) -> Outcome<()>;
+
+    /// Begins a deployment and returns its id; it goes on by itself.
+    async fn deploy(&self, project: &ProjectId, deploy: &Deploy) -> Outcome<String>;
+}
+
+/// A deployment to begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deploy {
+    /// Of which blueprint.
+    pub blueprint: String,
+    /// Which version; `None` is the newest, with what is pending.
+    pub version: Option<u32>,
+    /// To which tenants; `None` is all.
+    pub tenants: Option<Vec<String>>,
+}
+
+/// A table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its name, with its schema unless that is the default one.
+    pub name: String,
+    /// Its columns in order.
+    pub columns: Vec<Column>,
+    /// Names of its indexes.
+    pub indexes: Vec<String>,
+}
+
+/// A column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Its type as declared, in upper case: `SERIAL` stays `SERIAL`.
+    pub type_name: String,
+    /// Whether it may be null.
+    pub nullable: bool,
+}
