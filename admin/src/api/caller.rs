@@ -26,7 +26,10 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Outcome<Self> {
-        let header = parts.headers.get(AUTHORIZATION).ok_or(Failure::AuthRequired)?;
+        let header = parts
+            .headers
+            .get(AUTHORIZATION)
+            .ok_or(Failure::AuthRequired)?;
         let text = header.to_str().map_err(|_| Failure::BadKey)?.trim();
         let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
         if !scheme.eq_ignore_ascii_case("bearer") {

@@ -125,7 +125,10 @@ impl Tier {
             ("free", tier(Some(60), Some(1), Some(5), false, 1)),
             ("starter", tier(Some(300), Some(6), Some(50), true, 7)),
             ("growth", tier(Some(1_200), Some(24), Some(500), true, 30)),
-            ("scale", tier(Some(6_000), Some(120), Some(10_000), true, 90)),
+            (
+                "scale",
+                tier(Some(6_000), Some(120), Some(10_000), true, 90),
+            ),
             ("enterprise", tier(None, None, None, true, 365)),
         ]
         .into_iter()
@@ -145,12 +148,8 @@ impl Network {
     /// Whether the address is in it.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
-            (IpAddr::V4(a), IpAddr::V4(b)) => {
-                same_prefix(&a.octets(), &b.octets(), self.prefix)
-            }
-            (IpAddr::V6(a), IpAddr::V6(b)) => {
-                same_prefix(&a.octets(), &b.octets(), self.prefix)
-            }
+            (IpAddr::V4(a), IpAddr::V4(b)) => same_prefix(&a.octets(), &b.octets(), self.prefix),
+            (IpAddr::V6(a), IpAddr::V6(b)) => same_prefix(&a.octets(), &b.octets(), self.prefix),
             _ => false,
         }
     }
@@ -202,7 +201,11 @@ mod tests {
             ("fd00::/7", "fc00::1", true),
         ] {
             let network: Network = network.parse().unwrap();
-            assert_eq!(network.contains(address.parse().unwrap()), inside, "{network:?} {address}");
+            assert_eq!(
+                network.contains(address.parse().unwrap()),
+                inside,
+                "{network:?} {address}"
+            );
         }
         for wrong in ["", "10.0.0.0/33", "x", "10.0.0.0/", "::1/129"] {
             assert!(wrong.parse::<Network>().is_err(), "{wrong}");

@@ -22,7 +22,11 @@ pub(super) fn page(document: &Value) -> String {
          <title>{title} API</title><style>{STYLE}</style><h1>{title} API {}</h1>",
         text(&document["info"]["version"])
     );
-    for paragraph in document["info"]["description"].as_str().unwrap_or_default().split("\n\n") {
+    for paragraph in document["info"]["description"]
+        .as_str()
+        .unwrap_or_default()
+        .split("\n\n")
+    {
         let _ = write!(out, "<p>{}", escape(paragraph));
     }
     out.push_str(
@@ -37,7 +41,12 @@ pub(super) fn page(document: &Value) -> String {
 
 fn section(out: &mut String, document: &Value, tag: &Value) {
     let name = tag["name"].as_str().unwrap_or_default();
-    let _ = write!(out, "<h2>{}</h2><p>{}", escape(name), text(&tag["description"]));
+    let _ = write!(
+        out,
+        "<h2>{}</h2><p>{}",
+        escape(name),
+        text(&tag["description"])
+    );
     for (path, item) in document["paths"].as_object().into_iter().flatten() {
         for (method, operation) in item.as_object().into_iter().flatten() {
             if operation["tags"][0] == name {
@@ -112,7 +121,11 @@ fn sample(document: &Value, schema: &Value, depth: u32) -> Value {
         return example.clone();
     }
     if let Some(name) = schema["$ref"].as_str().and_then(|it| it.rsplit('/').next()) {
-        return sample(document, &document["components"]["schemas"][name], depth + 1);
+        return sample(
+            document,
+            &document["components"]["schemas"][name],
+            depth + 1,
+        );
     }
     if let Some(parts) = schema["allOf"].as_array() {
         let mut whole = serde_json::Map::new();
@@ -128,7 +141,11 @@ fn sample(document: &Value, schema: &Value, depth: u32) -> Value {
         return sample(document, first, depth + 1);
     }
     let kind = match &schema["type"] {
-        Value::Array(kinds) => kinds.iter().find(|it| *it != "null").cloned().unwrap_or_default(),
+        Value::Array(kinds) => kinds
+            .iter()
+            .find(|it| *it != "null")
+            .cloned()
+            .unwrap_or_default(),
         kind => kind.clone(),
     };
     match kind.as_str() {
@@ -152,7 +169,9 @@ fn text(value: &Value) -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 #[cfg(test)]

@@ -251,7 +251,10 @@ fn translate(failure: Failure) -> Answer {
         Failure::Conflict(why, more) => conflict(why, more),
         Failure::MethodNotAllowed => Answer {
             status: StatusCode::METHOD_NOT_ALLOWED,
-            ..Answer::new(Code::BadRequest, "Method not allowed on this path: see GET /docs")
+            ..Answer::new(
+                Code::BadRequest,
+                "Method not allowed on this path: see GET /docs",
+            )
         },
         Failure::BodyTooLarge(limit) => Answer {
             status: StatusCode::PAYLOAD_TOO_LARGE,
@@ -396,9 +399,19 @@ mod tests {
             state: "in trash",
         };
         for (failure, status, code, error) in [
-            (Failure::AuthRequired, 401, "auth_required", "Authorization header required"),
+            (
+                Failure::AuthRequired,
+                401,
+                "auth_required",
+                "Authorization header required",
+            ),
             (Failure::BadKey, 401, "unauthorized", "Invalid API key"),
-            (Failure::not_found(Entity::Tenant, "acme"), 404, "not_found", "Tenant not found: acme"),
+            (
+                Failure::not_found(Entity::Tenant, "acme"),
+                404,
+                "not_found",
+                "Tenant not found: acme",
+            ),
             (
                 in_trash.into(),
                 409,
@@ -411,13 +424,32 @@ mod tests {
                 "bad_request",
                 "DDL not allowed on tenant databases. Deploy schema through blueprints.",
             ),
-            (Failure::PermissionDenied(engine("no")), 403, "permission_denied", "no"),
-            (Fault::Bug.into(), 500, "internal_error", "Internal server error"),
-            (Failure::BodyTooLarge(7), 413, "bad_request", "The request body is larger than 7 bytes"),
+            (
+                Failure::PermissionDenied(engine("no")),
+                403,
+                "permission_denied",
+                "no",
+            ),
+            (
+                Fault::Bug.into(),
+                500,
+                "internal_error",
+                "Internal server error",
+            ),
+            (
+                Failure::BodyTooLarge(7),
+                413,
+                "bad_request",
+                "The request body is larger than 7 bytes",
+            ),
         ] {
             let answer = translate(failure);
             assert_eq!(
-                (answer.status.as_u16(), answer.code.name(), answer.error.as_str()),
+                (
+                    answer.status.as_u16(),
+                    answer.code.name(),
+                    answer.error.as_str()
+                ),
                 (status, code, error)
             );
         }

@@ -69,8 +69,14 @@ fn explain(path: &str, error: &serde_json::Error) -> String {
     }
     let field = |rest: &str| rest.split('`').nth(1).unwrap_or_default().to_owned();
     if let Some(rest) = text.strip_prefix("unknown field") {
-        let accepted = rest.split_once(", ").map_or("nothing else", |(_, list)| list);
-        return format!("Unknown field '{}': {}", field(rest), accepted.replace('`', "'"));
+        let accepted = rest
+            .split_once(", ")
+            .map_or("nothing else", |(_, list)| list);
+        return format!(
+            "Unknown field '{}': {}",
+            field(rest),
+            accepted.replace('`', "'")
+        );
     }
     if let Some(rest) = text.strip_prefix("missing field") {
         let name = field(rest);
@@ -98,7 +104,9 @@ impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for At<T> {
         Path::from_request_parts(parts, state)
             .await
             .map(|Path(value)| Self(value))
-            .map_err(|_| Failure::NotFound("Not found: the path holds bytes that are not UTF-8".into()))
+            .map_err(|_| {
+                Failure::NotFound("Not found: the path holds bytes that are not UTF-8".into())
+            })
     }
 }
 
@@ -114,7 +122,9 @@ impl FromRequestParts<AppState> for Params {
         let mut found = BTreeMap::new();
         for (name, value) in pairs {
             if found.insert(name.clone(), value).is_some() {
-                return Err(Failure::BadRequest(format!("Parameter '{name}' is given twice")));
+                return Err(Failure::BadRequest(format!(
+                    "Parameter '{name}' is given twice"
+                )));
             }
         }
         Ok(Self(found))
@@ -163,7 +173,10 @@ impl Params {
         let Some(text) = self.0.remove(name) else {
             return Ok(None);
         };
-        match words.iter().find(|(word, _)| word.eq_ignore_ascii_case(&text)) {
+        match words
+            .iter()
+            .find(|(word, _)| word.eq_ignore_ascii_case(&text))
+        {
             Some((_, value)) => Ok(Some(*value)),
             None => {
                 let accepted: Vec<_> = words.iter().map(|(word, _)| *word).collect();
@@ -207,14 +220,29 @@ mod tests {
     #[test]
     fn refusals_name_the_field_and_what_is_accepted() {
         for (body, expected) in [
-            (r#"{"name":"a""#, "Invalid JSON: EOF while parsing an object at line 1 column 11"),
-            (r#"{"name":"a","x":1}"#, "Unknown field 'x': expected 'name' or 'items'"),
-            (r#"{"name":5}"#, "Field 'name': invalid type: integer '5', expected a string"),
+            (
+                r#"{"name":"a""#,
+                "Invalid JSON: EOF while parsing an object at line 1 column 11",
+            ),
+            (
+                r#"{"name":"a","x":1}"#,
+                "Unknown field 'x': expected 'name' or 'items'",
+            ),
+            (
+                r#"{"name":5}"#,
+                "Field 'name': invalid type: integer '5', expected a string",
+            ),
             ("{}", "Field 'name' is required"),
             ("", "Field 'name' is required"),
-            (r#"{"name":"a","items":[{}]}"#, "Field 'items[0].size' is required"),
+            (
+                r#"{"name":"a","items":[{}]}"#,
+                "Field 'items[0].size' is required",
+            ),
             (r#"{"name":"a","name":"b"}"#, "Field 'name' is given twice"),
-            (r#"{"name":"a"} 1"#, "Invalid JSON: something follows the object"),
+            (
+                r#"{"name":"a"} 1"#,
+                "Invalid JSON: something follows the object",
+            ),
             (
                 r#"{"name":"a","items":[{"size":-1}]}"#,
                 "Field 'items[0].size': invalid value: integer '-1', expected u32",

@@ -172,9 +172,8 @@ async fn create(
 fn new_key(request: CreateKey) -> Outcome<NewKey> {
     let role = match request.role.as_deref() {
         None => Role::Admin,
-        Some(name) => Role::parse(name).ok_or_else(|| {
-            Failure::bad("Field 'role' must be one of admin, write, read")
-        })?,
+        Some(name) => Role::parse(name)
+            .ok_or_else(|| Failure::bad("Field 'role' must be one of admin, write, read"))?,
     };
     let values = request.scope_values.unwrap_or_default();
     let scope_type = request.scope_type.unwrap_or_else(|| "project".into());

@@ -82,7 +82,9 @@ impl Limits {
     /// A ban from before this process started, or from another face.
     pub(super) fn ban(&self, now: Instant, address: IpAddr, left: Duration) {
         let mut addresses = lock(&self.addresses);
-        let entry = addresses.entry(bucket(address)).or_insert_with(|| Address::new(now));
+        let entry = addresses
+            .entry(bucket(address))
+            .or_insert_with(|| Address::new(now));
         entry.banned_until = Some(now + left);
     }
 
@@ -210,17 +212,33 @@ mod tests {
             let third = limits.address(now, ME);
             if second < 4 {
                 assert_eq!(third, Verdict::Slow);
-                assert_eq!(limits.address(now, ME), Verdict::Slow, "a second counts once");
+                assert_eq!(
+                    limits.address(now, ME),
+                    Verdict::Slow,
+                    "a second counts once"
+                );
             } else {
-                assert_eq!(third, Verdict::Banned { left: BAN, new: true });
+                assert_eq!(
+                    third,
+                    Verdict::Banned {
+                        left: BAN,
+                        new: true
+                    }
+                );
             }
         }
         let banned_at = start + SECOND * 4;
         assert_eq!(
             limits.address(banned_at + SECOND, ME),
-            Verdict::Banned { left: BAN - SECOND, new: false }
+            Verdict::Banned {
+                left: BAN - SECOND,
+                new: false
+            }
         );
-        assert_eq!(limits.address(banned_at, "10.0.0.2".parse().unwrap()), Verdict::Pass);
+        assert_eq!(
+            limits.address(banned_at, "10.0.0.2".parse().unwrap()),
+            Verdict::Pass
+        );
         assert_eq!(limits.address(banned_at + BAN, ME), Verdict::Pass);
     }
 
@@ -230,7 +248,8 @@ mod tests {
         let now = Instant::now();
         let project = ProjectId::new("tdb_1");
         assert!(limits.project(now, &project, Some(1)).is_ok());
-        let Err(Failure::RateLimited { message, .. }) = limits.project(now, &project, Some(1)) else {
+        let Err(Failure::RateLimited { message, .. }) = limits.project(now, &project, Some(1))
+        else {
             panic!("one too many")
         };
         assert_eq!(message, "rate limit exceeded: max 1 requests per minute");

@@ -128,7 +128,10 @@ async fn errors() -> Reply<Errors> {
 #[utoipa::path(get, path = "/openapi.json", tag = "About",
     responses((status = 200, body = Object, content_type = "application/json")))]
 async fn openapi(State(state): State<AppState>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/json")], state.openapi.to_string())
+    (
+        [(CONTENT_TYPE, "application/json")],
+        state.openapi.to_string(),
+    )
 }
 
 /// This description of the API as a page to read.

@@ -83,17 +83,36 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
             }
         }
     }
-    let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+    let parameters = operation["parameters"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     let body = operation.get("requestBody").is_some();
     let in_path = parameters.iter().any(|it| it["in"] == "path");
     for (applies, status, why) in [
-        (body || !parameters.is_empty() || !public, 400, "The request makes no sense; `error` names the field and what is accepted"),
+        (
+            body || !parameters.is_empty() || !public,
+            400,
+            "The request makes no sense; `error` names the field and what is accepted",
+        ),
         (!public, 401, "No API key, or not one of ours"),
-        (!public, 403, "The tier, or the key's role or scope, does not allow it"),
+        (
+            !public,
+            403,
+            "The tier, or the key's role or scope, does not allow it",
+        ),
         (in_path, 404, "There is no such thing"),
-        (method != "get", 409, "It exists already, or its state does not allow this"),
+        (
+            method != "get",
+            409,
+            "It exists already, or its state does not allow this",
+        ),
         (body, 413, "The body is too large"),
-        (true, 429, "Too many requests; `Retry-After` says when to come back"),
+        (
+            true,
+            429,
+            "Too many requests; `Retry-After` says when to come back",
+        ),
         (true, 500, "Our fault"),
         (true, 503, "Try again: a server is unavailable or stopping"),
     ] {

@@ -28,7 +28,10 @@ impl Page {
     /// Takes `limit` and `cursor`.
     pub(super) fn read(params: &mut Params) -> Result<Self, Failure> {
         let limit = params.number("limit", 1, MAX_LIMIT)?;
-        let after = params.text("cursor").map(|text| decode(&text)).transpose()?;
+        let after = params
+            .text("cursor")
+            .map(|text| decode(&text))
+            .transpose()?;
         Ok(Self { limit, after })
     }
 
@@ -82,13 +85,19 @@ mod tests {
         let mut after = None;
         let mut seen = Vec::new();
         for _ in 0..3 {
-            let page = Page { limit: Some(2), after };
+            let page = Page {
+                limit: Some(2),
+                after,
+            };
             let slice = page.cut(all.clone(), u32::to_string).unwrap();
             seen.extend(slice.items);
             after = slice.next_cursor.map(|cursor| decode(&cursor).unwrap());
         }
         assert_eq!((seen, after), (all.clone(), None));
-        let whole = Page { limit: None, after: None };
+        let whole = Page {
+            limit: None,
+            after: None,
+        };
         assert_eq!(whole.cut(all, u32::to_string).unwrap().items.len(), 5);
         assert!(decode("!").is_err());
         assert!(decode(&URL_SAFE_NO_PAD.encode("2:x")).is_err());

@@ -68,7 +68,10 @@ pub async fn serve(
         });
     }
     drop(listener);
-    if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(drain, graceful.shutdown())
+        .await
+        .is_err()
+    {
         tracing::warn!("requests were cut off at the end of the drain time");
     }
     Ok(())
@@ -79,8 +82,9 @@ fn connection(
     stream: TcpStream,
     address: SocketAddr,
     router: Router,
-) -> impl hyper_util::server::graceful::GracefulConnection<Error = Box<dyn std::error::Error + Send + Sync>>
-+ Send
+) -> impl hyper_util::server::graceful::GracefulConnection<
+    Error = Box<dyn std::error::Error + Send + Sync>,
+> + Send
 + 'static {
     // Small answers must not wait for more; where it cannot be set, they do.
     let _ = stream.set_nodelay(true);

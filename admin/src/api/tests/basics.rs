@@ -11,7 +11,12 @@ async fn an_account_its_projects_and_keys() {
     let world = World::new();
     let (project, key) = world.signed_up("ann@example.com").await;
     let login = world
-        .call(Method::POST, "/login", None, r#"{"email":"ann@example.com","password":"correct horse"}"#)
+        .call(
+            Method::POST,
+            "/login",
+            None,
+            r#"{"email":"ann@example.com","password":"correct horse"}"#,
+        )
         .await;
     assert_eq!(
         login.json["projects"],
@@ -22,29 +27,44 @@ async fn an_account_its_projects_and_keys() {
     assert_eq!(made.status, 201, "{}", made.text);
     let shop = made.json["project_id"].as_str().unwrap();
     for name in [shop, "Shop"] {
-        let switched = world.post(&format!("/projects/{name}/switch"), &key, "").await;
+        let switched = world
+            .post(&format!("/projects/{name}/switch"), &key, "")
+            .await;
         assert_eq!(switched.json["api_key"], made.json["api_key"]);
         assert_eq!(switched.json["proxy_password"], made.json["proxy_password"]);
     }
     world.post("/projects", &key, r#"{"name":"Shop"}"#).await;
     let unclear = world.post("/projects/Shop/switch", &key, "").await;
-    assert_eq!((unclear.status.as_u16(), &unclear.json["code"]), (409, &json!("conflict")));
+    assert_eq!(
+        (unclear.status.as_u16(), &unclear.json["code"]),
+        (409, &json!("conflict"))
+    );
     assert!(unclear.json["error"].as_str().unwrap().contains(shop));
     assert_eq!(unclear.json["error"], unclear.json["message"]);
 
     let list = world.get("/projects?limit=2", &key).await;
     assert_eq!(list.json["count"], 2);
     let cursor = list.json["next_cursor"].as_str().unwrap();
-    let rest = world.get(&format!("/projects?limit=2&cursor={cursor}"), &key).await;
-    assert_eq!((&rest.json["count"], rest.json.get("next_cursor")), (&json!(1), None));
+    let rest = world
+        .get(&format!("/projects?limit=2&cursor={cursor}"), &key)
+        .await;
+    assert_eq!(
+        (&rest.json["count"], rest.json.get("next_cursor")),
+        (&json!(1), None)
+    );
 
     let deleted = world.delete(&format!("/projects/{shop}"), &key).await;
     assert_eq!(
         deleted.json["message"],
         format!("Project '{shop}' deleted successfully")
     );
-    let gone = world.get("/apikeys", made.json["api_key"].as_str().unwrap()).await;
-    assert_eq!((gone.status.as_u16(), &gone.json["code"]), (401, &json!("unauthorized")));
+    let gone = world
+        .get("/apikeys", made.json["api_key"].as_str().unwrap())
+        .await;
+    assert_eq!(
+        (gone.status.as_u16(), &gone.json["code"]),
+        (401, &json!("unauthorized"))
+    );
 }
 
 #[tokio::test]
@@ -61,16 +81,31 @@ async fn keys_have_a_role_and_a_scope() {
     assert!(narrow.starts_with(hint.strip_suffix("...").unwrap()));
 
     let denied = world.get("/apikeys", narrow).await;
-    assert_eq!((denied.status.as_u16(), &denied.json["code"]), (403, &json!("scope_denied")));
+    assert_eq!(
+        (denied.status.as_u16(), &denied.json["code"]),
+        (403, &json!("scope_denied"))
+    );
     let denied = world.post("/apikeys", narrow, "{}").await;
-    assert_eq!((denied.status.as_u16(), &denied.json["code"]), (403, &json!("role_required")));
+    assert_eq!(
+        (denied.status.as_u16(), &denied.json["code"]),
+        (403, &json!("role_required"))
+    );
 
     let id = &made.json["id"];
-    assert_eq!(world.delete(&format!("/apikeys/{id}"), &key).await.status, 200);
-    assert_eq!(world.delete(&format!("/apikeys/{id}"), &key).await.status, 404);
+    assert_eq!(
+        world.delete(&format!("/apikeys/{id}"), &key).await.status,
+        200
+    );
+    assert_eq!(
+        world.delete(&format!("/apikeys/{id}"), &key).await.status,
+        404
+    );
     assert_eq!(world.get("/apikeys", narrow).await.status, 401);
     let last = &listed.json["api_keys"][0]["id"];
-    assert_eq!(world.delete(&format!("/apikeys/{last}"), &key).await.status, 409);
+    assert_eq!(
+        world.delete(&format!("/apikeys/{last}"), &key).await.status,
+        409
+    );
     for (body, names) in [
         (r#"{"role":"owner"}"#, "role"),
         (r#"{"scope_type":"tenant"}"#, "scope_values"),
@@ -79,7 +114,11 @@ async fn keys_have_a_role_and_a_scope() {
     ] {
         let refused = world.post("/apikeys", &key, body).await;
         assert_eq!(refused.status, 400, "{body}");
-        assert!(refused.json["error"].as_str().unwrap().contains(names), "{}", refused.text);
+        assert!(
+            refused.json["error"].as_str().unwrap().contains(names),
+            "{}",
+            refused.text
+        );
     }
 }
 
@@ -90,9 +129,33 @@ async fn every_refusal_has_its_status_code_and_sentence() {
     let key = Some(key.as_str());
     let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(100));
     for (method, path, key, body, status, code, error) in [
-        (Method::GET, "/projects", None, "", 401, "auth_required", "Authorization header required"),
-        (Method::GET, "/projects", Some("tenantsdb_sk_00"), "", 401, "unauthorized", "Invalid API key"),
-        (Method::GET, "/nowhere", None, "", 404, "not_found", "Not found: GET /nowhere"),
+        (
+            Method::GET,
+            "/projects",
+            None,
+            "",
+            401,
+            "auth_required",
+            "Authorization header required",
+        ),
+        (
+            Method::GET,
+            "/projects",
+            Some("tenantsdb_sk_00"),
+            "",
+            401,
+            "unauthorized",
+            "Invalid API key",
+        ),
+        (
+            Method::GET,
+            "/nowhere",
+            None,
+            "",
+            404,
+            "not_found",
+            "Not found: GET /nowhere",
+        ),
         (
             Method::PUT,
             "/projects",
@@ -102,11 +165,51 @@ async fn every_refusal_has_its_status_code_and_sentence() {
             "bad_request",
             "Method not allowed on this path: see GET /docs",
         ),
-        (Method::POST, "/projects", key, &long, 413, "bad_request", "The request body is larger than 64 bytes"),
-        (Method::POST, "/projects", key, r#"{"nam":"x"}"#, 400, "bad_request", "Unknown field 'nam': expected 'name'"),
-        (Method::GET, "/projects?limit=0", key, "", 400, "bad_request", "Parameter 'limit' must be a whole number from 1 to 1000"),
-        (Method::GET, "/projects?x=1", key, "", 400, "bad_request", "Unknown parameter 'x'"),
-        (Method::POST, "/projects/none/switch", key, "", 404, "not_found", "Project not found: none"),
+        (
+            Method::POST,
+            "/projects",
+            key,
+            &long,
+            413,
+            "bad_request",
+            "The request body is larger than 64 bytes",
+        ),
+        (
+            Method::POST,
+            "/projects",
+            key,
+            r#"{"nam":"x"}"#,
+            400,
+            "bad_request",
+            "Unknown field 'nam': expected 'name'",
+        ),
+        (
+            Method::GET,
+            "/projects?limit=0",
+            key,
+            "",
+            400,
+            "bad_request",
+            "Parameter 'limit' must be a whole number from 1 to 1000",
+        ),
+        (
+            Method::GET,
+            "/projects?x=1",
+            key,
+            "",
+            400,
+            "bad_request",
+            "Unknown parameter 'x'",
+        ),
+        (
+            Method::POST,
+            "/projects/none/switch",
+            key,
+            "",
+            404,
+            "not_found",
+            "Project not found: none",
+        ),
         (
             Method::POST,
             "/login",
@@ -137,7 +240,8 @@ async fn every_refusal_has_its_status_code_and_sentence() {
     ] {
         let answer = world.call(method, path, key, body).await;
         assert_eq!(answer.status.as_u16(), status, "{path} {}", answer.text);
-        let expected = json!({ "success": false, "http_status": status, "code": code, "error": error });
+        let expected =
+            json!({ "success": false, "http_status": status, "code": code, "error": error });
         for (name, value) in expected.as_object().unwrap() {
             assert_eq!(&answer.json[name], value, "{path}");
         }
@@ -156,7 +260,10 @@ async fn limits_by_address_and_by_tier() {
     let refused = world.get("/projects", &key).await;
     assert_eq!(refused.status, 429);
     assert_eq!(refused.headers["retry-after"], "1");
-    assert_eq!(refused.json["error"], "rate limit exceeded: max 1 requests per minute");
+    assert_eq!(
+        refused.json["error"],
+        "rate limit exceeded: max 1 requests per minute"
+    );
 }
 
 #[tokio::test]
@@ -171,7 +278,10 @@ async fn answers_repeat_the_request_id_and_may_be_compressed() {
     let answer = world.send(request).await;
     assert_eq!(answer.headers["x-request-id"], "mine-1");
     assert_eq!(answer.headers["content-encoding"], "gzip");
-    assert_eq!(answer.headers["access-control-allow-origin"], "https://app.example.com");
+    assert_eq!(
+        answer.headers["access-control-allow-origin"],
+        "https://app.example.com"
+    );
     let docs = world.call(Method::GET, "/docs", None, "").await;
     assert!(docs.text.contains("POST"));
     assert_eq!(docs.headers["content-type"], "text/html; charset=utf-8");

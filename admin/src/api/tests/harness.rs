@@ -79,7 +79,9 @@ impl World {
             .await
             .expect("the router never fails");
         let (parts, body) = response.into_parts();
-        let bytes = axum::body::to_bytes(body, usize::MAX).await.expect("a body");
+        let bytes = axum::body::to_bytes(body, usize::MAX)
+            .await
+            .expect("a body");
         let text = String::from_utf8(bytes.to_vec()).unwrap_or_default();
         Answer {
             status: parts.status,
@@ -100,7 +102,9 @@ impl World {
         if let Some(key) = key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
-        let request = request.body(Body::from(body.to_owned())).expect("a request");
+        let request = request
+            .body(Body::from(body.to_owned()))
+            .expect("a request");
         self.send(request).await
     }
 
