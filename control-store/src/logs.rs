@@ -62,7 +62,7 @@ pub struct LogPage {
     pub has_more: bool,
 }
 
-/// Exact counts since a database was created, or since `since`.
+/// Exact counts, since a database was created or in a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LogStats {
     /// Statements.
@@ -81,14 +81,62 @@ pub struct LogStats {
     pub rows: u64,
 }
 
+/// How long the statements of a window took. Zero if there are none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogLatency {
+    /// Half of them took at most this long. Percentiles are rounded up by at most 1 in 64.
+    pub p50: Duration,
+    /// 95 in 100.
+    pub p95: Duration,
+    /// 99 in 100.
+    pub p99: Duration,
+    /// The longest, exactly.
+    pub max: Duration,
+}
+
+/// What ran in a window of time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LogWindow {
+    /// Where the window begins: as asked, or later if the log does not reach back that far.
+    pub since: SystemTime,
+    /// Where it ends: when the question was answered.
+    pub until: SystemTime,
+    /// Counts of the statements that ended in it.
+    pub stats: LogStats,
+    /// Their durations; those that the log dropped are not in it.
+    pub latency: LogLatency,
+}
+
+/// A time in which statements may have run that the log does not hold: the process was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogGap {
+    /// Up to here all is kept.
+    pub from: SystemTime,
+    /// From here on the log was written again.
+    pub until: SystemTime,
+}
+
 /// Answers questions about the query log. Blocking: call it off the async threads.
 pub trait QueryLogReader: Send + Sync {
     /// Entries that match, newest first.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
     fn find(&self, filter: &LogFilter) -> std::io::Result<LogPage>;
 
-    /// Counts of these databases together; exact, also for entries that the log itself dropped.
+    /// Counts of these databases together, since they were created; exact, also for entries that the log itself dropped.
     fn stats(&self, databases: &[DatabaseId]) -> LogStats;
 
-    /// Forgets a database's entries and counters: it was deleted for good.
+    /// Counts and latencies of the statements that ended at or after `since`. The counts are exact for the window that the
+    /// answer names.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    fn window(&self, databases: &[DatabaseId], since: SystemTime) -> std::io::Result<LogWindow>;
+
+    /// The times, oldest first, in which a crash may have cost entries and counts (at most the last second before it).
+    fn gaps(&self) -> Vec<LogGap>;
+
+    /// Forgets a database's entries and counters: it was deleted for good. Durable when this returns.
     fn forget(&self, database: DatabaseId);
 }

@@ -39,6 +39,18 @@ impl Totals {
         self.rows = self.rows.wrapping_add(other.rows);
     }
 
+    /// What was added since `before`, whose counts are all in these.
+    pub(super) fn since(&self, before: &Self) -> Self {
+        Self {
+            total: self.total.wrapping_sub(before.total),
+            failed: self.failed.wrapping_sub(before.failed),
+            from_api: self.from_api.wrapping_sub(before.from_api),
+            slow: self.slow.wrapping_sub(before.slow),
+            duration_ns: self.duration_ns.wrapping_sub(before.duration_ns),
+            rows: self.rows.wrapping_sub(before.rows),
+        }
+    }
+
     pub(super) fn to_stats(self) -> LogStats {
         LogStats {
             total: self.total,
@@ -52,16 +64,15 @@ impl Totals {
     }
 }
 
-/// One worker's cells for one database. The worker alone writes.
+/// Counts with one writer.
 #[derive(Debug, Default)]
-pub(super) struct Cells {
+struct Cells {
     total: Counter,
     failed: Counter,
     from_api: Counter,
     slow: Counter,
     duration_ns: Counter,
     rows: Counter,
-    forgotten: AtomicBool,
 }
 
 impl Cells {
@@ -92,7 +103,17 @@ impl Cells {
     }
 }
 
-type Half = AHashMap<DatabaseId, Arc<Cells>>;
+/// What one worker counts for one database. The worker alone writes.
+#[derive(Debug, Default)]
+pub(super) struct DatabaseCells {
+    /// All statements.
+    all: Cells,
+    /// Of them those whose entries were dropped.
+    dropped: Cells,
+    forgotten: AtomicBool,
+}
+
+type Half = AHashMap<DatabaseId, Arc<DatabaseCells>>;
 
 /// Where others find a worker's cells. A database is in one half only.
 #[derive(Debug, Default)]
@@ -103,7 +124,7 @@ pub(super) struct Directory {
 
 impl Directory {
     /// By the worker. Readers hold at most one half, so one of the two tries succeeds; the loop is for form's sake.
-    fn insert(&self, database: DatabaseId, cells: &Arc<Cells>) {
+    fn insert(&self, database: DatabaseId, cells: &Arc<DatabaseCells>) {
         loop {
             for half in &self.halves {
                 if let Some(mut half) = try_lock(half) {
@@ -120,18 +141,22 @@ impl Directory {
         let _turn = lock(&self.readers);
         for half in &self.halves {
             if let Some(cells) = lock(half).get(&database) {
-                totals.add(&cells.totals());
+                totals.add(&cells.all.totals());
             }
         }
     }
 
-    /// All databases that this worker has counted for.
-    pub(super) fn databases(&self) -> Vec<DatabaseId> {
+    /// Adds the counts of entries that this worker dropped, by database.
+    pub(super) fn add_dropped(&self, sums: &mut AHashMap<DatabaseId, Totals>) {
         let _turn = lock(&self.readers);
-        self.halves
-            .iter()
-            .flat_map(|half| lock(half).keys().copied().collect::<Vec<_>>())
-            .collect()
+        for half in &self.halves {
+            for (database, cells) in lock(half).iter() {
+                let dropped = cells.dropped.totals();
+                if dropped.total > 0 {
+                    sums.entry(*database).or_default().add(&dropped);
+                }
+            }
+        }
     }
 
     /// Drops the counts of that database; the worker lets go of its cells when it next sweeps.
@@ -148,7 +173,7 @@ impl Directory {
 /// The worker's own way to its cells.
 #[derive(Debug)]
 pub(super) struct WorkerCounters {
-    map: AHashMap<DatabaseId, Arc<Cells>>,
+    map: AHashMap<DatabaseId, Arc<DatabaseCells>>,
     directory: Arc<Directory>,
     sweep_at: usize,
     slow_over: Duration,
@@ -166,20 +191,31 @@ impl WorkerCounters {
 
     /// Counts one statement. Allocates only for a database that this worker has not seen.
     pub(super) fn count(&mut self, record: &StatementRecord<'_>) {
-        let slow = record.duration > self.slow_over;
+        let slow = self.is_slow(record);
         match self.map.get(&record.database) {
-            Some(cells) => cells.count(record, slow),
-            None => self.adopt(record.database).count(record, slow),
+            Some(cells) => cells.all.count(record, slow),
+            None => self.adopt(record.database).all.count(record, slow),
         }
     }
 
-    fn adopt(&mut self, database: DatabaseId) -> Arc<Cells> {
+    /// Notes that the entry of a statement, which is counted already, was dropped.
+    pub(super) fn note_dropped(&self, record: &StatementRecord<'_>) {
+        if let Some(cells) = self.map.get(&record.database) {
+            cells.dropped.count(record, self.is_slow(record));
+        }
+    }
+
+    fn is_slow(&self, record: &StatementRecord<'_>) -> bool {
+        record.duration > self.slow_over
+    }
+
+    fn adopt(&mut self, database: DatabaseId) -> Arc<DatabaseCells> {
         if self.map.len() >= self.sweep_at {
             self.map
                 .retain(|_, cells| !cells.forgotten.load(Ordering::Relaxed));
             self.sweep_at = FIRST_SWEEP.max(2 * self.map.len());
         }
-        let cells = Arc::new(Cells::default());
+        let cells = Arc::new(DatabaseCells::default());
         self.directory.insert(database, &cells);
         self.map.insert(database, Arc::clone(&cells));
         cells

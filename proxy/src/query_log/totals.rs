@@ -1,114 +1,131 @@
-//! Counts that outlive the process. See FORMAT.md.
+//! Counts since each database was created, kept over restarts. See FORMAT.md.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
+use ahash::AHashMap;
 use control_store::DatabaseId;
+use control_store::logs::LogGap;
 
 use super::codec::{Cursor, SUM, checksum, put_varint};
 use super::counters::Totals;
 
 const MAGIC: &[u8; 8] = b"TDBQTOT1";
+const NAME: &str = "totals";
+/// So many crashes are remembered.
+const MAX_GAPS: usize = 100;
 
-/// A place in the log: everything before it is counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    pub(super) segment: u64,
-    pub(super) offset: u64,
-}
-
-/// What is kept of the counts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The kept counts.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Kept {
-    pub(super) place: Place,
-    pub(super) totals: BTreeMap<DatabaseId, Totals>,
-    pub(super) forgotten: BTreeSet<DatabaseId>,
+    /// The last journal batch that is counted.
+    pub(super) batch: u64,
+    /// When they were kept (µs since 1970).
+    pub(super) saved_us: u64,
+    /// The log was closed behind them.
+    pub(super) closed: bool,
+    /// Oldest first.
+    pub(super) gaps: Vec<LogGap>,
+    pub(super) totals: AHashMap<DatabaseId, Totals>,
 }
 
-fn path(folder: &Path) -> PathBuf {
-    folder.join("totals")
+/// Puts a file in the place of the one before, whole or not at all, and for good.
+pub(super) fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let part = folder.join(format!("{name}.part"));
+    let mut file = File::create(&part)?;
+    file.write_all(bytes)?;
+    file.sync_data()?;
+    fs::rename(part, folder.join(name))?;
+    sync_folder(folder)
+}
+
+/// Makes new names in a folder durable.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 impl Kept {
-    /// Reads the counts; none if there are none, or if they are damaged: then the entries are counted anew.
-    pub(super) fn load(folder: &Path) -> io::Result<Self> {
-        match fs::read(path(folder)) {
-            Ok(bytes) => Ok(decode(&bytes).unwrap_or_else(|| {
+    /// Reads the counts. `None`: there are none. Damaged ones are taken from the blocks anew.
+    pub(super) fn load(folder: &Path) -> io::Result<Option<Self>> {
+        match fs::read(folder.join(NAME)) {
+            Ok(bytes) => Ok(Some(decode(&bytes).unwrap_or_else(|| {
                 tracing::warn!(
-                    "the query log's counts are damaged: they are taken from its entries"
+                    "the query log's counts are damaged: they are taken from its entries, and begin with the oldest"
                 );
                 Self::default()
-            })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            }))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Puts the counts in the place of those before, whole or not at all.
+    /// Keeps the counts.
     pub(super) fn save(&self, folder: &Path) -> io::Result<()> {
-        let part = folder.join("totals.part");
-        let mut file = File::create(&part)?;
-        file.write_all(&self.encode())?;
-        file.sync_data()?;
-        fs::rename(part, path(folder))
+        replace(folder, NAME, &self.encode())
+    }
+
+    /// Notes a crash.
+    pub(super) fn add_gap(&mut self, gap: LogGap) {
+        self.gaps.push(gap);
+        let surplus = self.gaps.len().saturating_sub(MAX_GAPS);
+        self.gaps.drain(..surplus);
     }
 
     fn encode(&self) -> Vec<u8> {
         let mut body = Vec::with_capacity(64 + self.totals.len() * 24);
-        put_varint(&mut body, self.place.segment);
-        put_varint(&mut body, self.place.offset);
-        put_varint(&mut body, self.totals.len() as u64);
-        for (id, it) in &self.totals {
-            for value in [
-                id.0,
-                it.total,
-                it.failed,
-                it.from_api,
-                it.slow,
-                it.duration_ns,
-                it.rows,
-            ] {
-                put_varint(&mut body, value);
-            }
+        put_varint(&mut body, self.batch);
+        put_varint(&mut body, self.saved_us);
+        body.push(u8::from(self.closed));
+        put_varint(&mut body, self.gaps.len() as u64);
+        for gap in &self.gaps {
+            put_varint(&mut body, micros(gap.from));
+            put_varint(&mut body, micros(gap.until));
         }
-        put_varint(&mut body, self.forgotten.len() as u64);
-        for id in &self.forgotten {
+        put_varint(&mut body, self.totals.len() as u64);
+        for (id, totals) in &self.totals {
             put_varint(&mut body, id.0);
+            totals.put(&mut body);
         }
         [&MAGIC[..], &checksum(&body), &body].concat()
     }
 }
 
 fn decode(bytes: &[u8]) -> Option<Kept> {
-    let body = bytes.strip_prefix(MAGIC)?;
-    let (sum, body) = body.split_first_chunk::<SUM>()?;
+    let (sum, body) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<SUM>()?;
     (checksum(body) == *sum).then_some(())?;
     let mut cursor = Cursor::new(body);
     let mut kept = Kept {
-        place: Place {
-            segment: cursor.varint()?,
-            offset: cursor.varint()?,
-        },
+        batch: cursor.varint()?,
+        saved_us: cursor.varint()?,
+        closed: cursor.byte()? != 0,
         ..Kept::default()
     };
     for _ in 0..cursor.varint()? {
-        let id = DatabaseId(cursor.varint()?);
-        let totals = Totals {
-            total: cursor.varint()?,
-            failed: cursor.varint()?,
-            from_api: cursor.varint()?,
-            slow: cursor.varint()?,
-            duration_ns: cursor.varint()?,
-            rows: cursor.varint()?,
-        };
-        kept.totals.insert(id, totals);
+        kept.gaps.push(LogGap {
+            from: time(cursor.varint()?),
+            until: time(cursor.varint()?),
+        });
     }
     for _ in 0..cursor.varint()? {
-        kept.forgotten.insert(DatabaseId(cursor.varint()?));
+        let id = DatabaseId(cursor.varint()?);
+        kept.totals.insert(id, Totals::take(&mut cursor)?);
     }
     cursor.is_empty().then_some(kept)
+}
+
+/// Microseconds since 1970; zero before.
+pub(super) fn micros(time: std::time::SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The time so many microseconds after 1970.
+pub(super) fn time(us: u64) -> std::time::SystemTime {
+    UNIX_EPOCH
+        .checked_add(Duration::from_micros(us))
+        .unwrap_or(UNIX_EPOCH)
 }
 
 #[cfg(test)]
@@ -118,10 +135,9 @@ mod tests {
     #[test]
     fn counts_come_back_and_damage_is_noticed() {
         let mut kept = Kept {
-            place: Place {
-                segment: 3,
-                offset: 1 << 40,
-            },
+            batch: 1 << 40,
+            saved_us: 17,
+            closed: true,
             ..Kept::default()
         };
         let totals = Totals {
@@ -133,7 +149,10 @@ mod tests {
             rows: 7,
         };
         kept.totals.insert(DatabaseId(9), totals);
-        kept.forgotten.insert(DatabaseId(2));
+        kept.add_gap(LogGap {
+            from: time(3),
+            until: time(4),
+        });
         let bytes = kept.encode();
         assert_eq!(decode(&bytes), Some(kept));
         for at in 0..bytes.len() {
