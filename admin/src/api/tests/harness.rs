@@ -1,14 +1,16 @@
 //! An API without sockets, and a world behind it that only remembers.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, Response, StatusCode};
 use control_store::ids::{DatabaseId, Engine, KeyId, ProjectId};
-use control_store::logs::{LogFilter, LogPage, LogStats, QueryLogReader};
+use control_store::logs::{
+    LogFilter, LogGap, LogLatency, LogPage, LogStats, LogWindow, QueryLogReader,
+};
 use control_store::states::Mode;
 use control_store::traffic::HoldBudget;
 use control_store::{Sealer, Store, TrafficControl};
@@ -187,6 +189,19 @@ impl QueryLogReader for Fake {
 
     fn stats(&self, _: &[DatabaseId]) -> LogStats {
         LogStats::default()
+    }
+
+    fn window(&self, _: &[DatabaseId], since: SystemTime) -> std::io::Result<LogWindow> {
+        Ok(LogWindow {
+            since,
+            until: SystemTime::now(),
+            stats: LogStats::default(),
+            latency: LogLatency::default(),
+        })
+    }
+
+    fn gaps(&self) -> Vec<LogGap> {
+        Vec::new()
     }
 
     fn forget(&self, _: DatabaseId) {}
