@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -88,34 +88,48 @@ impl Process {
     }
 }
 
-/// Ends what still runs on this data folder from an earlier life of ours. Returns whether nothing is left.
+/// How often the processes of a server are looked for again: one that was being forked while we looked is not seen.
+const SWEEPS: u32 = 5;
+
+/// Ends what still runs on this data folder from an earlier life of ours, and waits until it is gone. Returns whether
+/// nothing is left.
 pub(super) async fn end_leftovers(home: &Home, account: &Account) -> bool {
     for (id, process) in find(home, account, is_postmaster) {
         tracing::info!(server = %home.label, pid = id, "ending a server left over from an earlier run");
         process.stop_postmaster().await;
     }
-    // The children of a postmaster that was killed notice within moments, unless they are in a long computation.
-    let orphans = find(home, account, is_child);
-    for (_, process) in &orphans {
-        process.signal(Signal::KILL);
+    for _ in 0..SWEEPS {
+        let orphans = find(home, account, is_of);
+        if orphans.is_empty() {
+            return true;
+        }
+        // The children of a postmaster that was killed notice within moments, unless they are in a long computation.
+        for (_, process) in &orphans {
+            process.signal(Signal::KILL);
+        }
+        for (_, process) in orphans {
+            process.wait_end(HARD_STOP).await;
+        }
     }
-    let mut all_ended = true;
-    for (_, process) in orphans {
-        all_ended &= process.wait_end(HARD_STOP).await;
-    }
-    all_ended
+    find(home, account, is_of).is_empty()
 }
 
 /// Waits for what a stopped postmaster leaves: its log collector, which ends once nobody can write to it any more. What
-/// does not end by itself is ended.
-pub(super) async fn await_leftovers(home: &Home, account: &Account) {
-    for (_, process) in find(home, account, is_child) {
+/// does not end by itself is ended. Returns whether nothing is left.
+pub(super) async fn await_leftovers(home: &Home, account: &Account) -> bool {
+    for (_, process) in find(home, account, is_of) {
         process.wait_end(HARD_STOP).await;
     }
-    end_leftovers(home, account).await;
+    end_leftovers(home, account).await
 }
 
-type Matcher = fn(&[&[u8]], &Home) -> bool;
+/// What is known of a process.
+struct Seen {
+    arguments: Vec<u8>,
+    folder: Option<PathBuf>,
+}
+
+type Matcher = fn(&Seen, &Home) -> bool;
 
 /// The account's processes that match, checked once more after their handles were opened.
 fn find(home: &Home, account: &Account, matches: Matcher) -> Vec<(u32, Process)> {
@@ -125,36 +139,36 @@ fn find(home: &Home, account: &Account, matches: Matcher) -> Vec<(u32, Process)>
     let ids = entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    ids.filter(|id| is_match(*id, home, account, matches))
+    let is_match = |id: u32| see(id, account).is_some_and(|seen| matches(&seen, home));
+    ids.filter(|id| is_match(*id))
         .filter_map(|id| Some((id, Process::open(id).ok()?)))
-        .filter(|(id, _)| is_match(*id, home, account, matches))
+        .filter(|(id, _)| is_match(*id))
         .collect()
 }
 
-/// Goes by owner and command line, which are readable without the privilege to trace, unlike `/proc/<id>/cwd`.
-fn is_match(id: u32, home: &Home, account: &Account, matches: Matcher) -> bool {
+/// Looks at a process of the account that runs servers.
+fn see(id: u32, account: &Account) -> Option<Seen> {
     let folder = Path::new("/proc").join(id.to_string());
-    let Ok(metadata) = fs::metadata(&folder) else {
-        return false;
-    };
-    let Ok(command_line) = fs::read(folder.join("cmdline")) else {
-        return false;
-    };
-    let arguments: Vec<_> = command_line.split(|byte| *byte == 0).collect();
-    metadata.uid() == account.uid && matches(&arguments, home)
+    (fs::metadata(&folder).ok()?.uid() == account.uid).then(|| Seen {
+        arguments: fs::read(folder.join("cmdline")).unwrap_or_default(),
+        folder: fs::read_link(folder.join("cwd")).ok(),
+    })
 }
 
-fn is_postmaster(arguments: &[&[u8]], home: &Home) -> bool {
+fn is_postmaster(seen: &Seen, home: &Home) -> bool {
     let data = home.data.as_os_str().as_encoded_bytes();
-    matches!(arguments, [program, b"-D", folder, ..] if program.ends_with(b"/postgres") && *folder == data)
+    let arguments: Vec<_> = seen.arguments.split(|byte| *byte == 0).collect();
+    matches!(&*arguments, [program, b"-D", folder, ..] if program.ends_with(b"/postgres") && *folder == data)
 }
 
-/// Children show the cluster's name, which is our label, at the front of their titles.
-fn is_child(arguments: &[&[u8]], home: &Home) -> bool {
+/// Whether a process is one of the server's. Children show the cluster's name, which is our label, at the front of their
+/// titles. One that is about to end has lost its title already, but works in the server's folder to the last; where we may
+/// not see that folder, the title has to do.
+fn is_of(seen: &Seen, home: &Home) -> bool {
     let title = format!("postgres: {}: ", home.label);
-    arguments
-        .first()
-        .is_some_and(|first| first.starts_with(title.as_bytes()))
+    seen.arguments.starts_with(title.as_bytes())
+        || is_postmaster(seen, home)
+        || (seen.arguments.is_empty() && seen.folder.as_ref() == Some(&home.data))
 }
 
 #[cfg(test)]
@@ -175,8 +189,11 @@ mod tests {
     #[test]
     fn only_this_folders_postmaster_is_known() {
         let check = |line: &str, expected| {
-            let arguments: Vec<_> = line.split(' ').map(str::as_bytes).collect();
-            assert_eq!(is_postmaster(&arguments, &home()), expected, "{line}");
+            let seen = Seen {
+                arguments: line.replace(' ', "\0").into_bytes(),
+                folder: None,
+            };
+            assert_eq!(is_postmaster(&seen, &home()), expected, "{line}");
         };
         check(
             "/usr/lib/postgresql/15/bin/postgres -D /d/servers/pg-1/data",
@@ -192,10 +209,23 @@ mod tests {
 
     #[test]
     fn only_this_servers_children_are_known() {
-        let check = |title: &[u8], expected| assert_eq!(is_child(&[title, b""], &home()), expected);
-        check(b"postgres: pg-1-ab: tdb_r1_a shop__acme [local] idle", true);
-        check(b"postgres: pg-1-abc: checkpointer", false);
-        check(b"postgres: checkpointer", false);
+        let check = |title: &str, folder: &str, expected| {
+            let seen = Seen {
+                arguments: title.into(),
+                folder: (!folder.is_empty()).then(|| folder.into()),
+            };
+            assert_eq!(is_of(&seen, &home()), expected, "{title} in {folder}");
+        };
+        check(
+            "postgres: pg-1-ab: tdb_r1_a shop__acme [local] idle",
+            "",
+            true,
+        );
+        check("postgres: pg-1-abc: checkpointer", "", false);
+        check("postgres: checkpointer", "", false);
+        check("", "/d/servers/pg-1/data", true);
+        check("bash", "/d/servers/pg-1/data", false);
+        check("", "/d/servers/pg-12/data", false);
     }
 
     #[tokio::test]

@@ -98,6 +98,9 @@ impl Keeper {
             }
             backoff = (backoff * 2).min(MAX_BACKOFF);
         }
+        if !await_leftovers(&self.server.home, &self.server.account).await {
+            tracing::error!(server = %self.server.home.label, "processes of the server do not end");
+        }
         self.health.send_replace(Health::Stopped);
     }
 
@@ -125,9 +128,6 @@ impl Keeper {
         }
         // Collects the exit status, so that no zombie stays.
         let _ = child.wait().await;
-        if matches!(ended, Ended::AsTold) {
-            await_leftovers(&self.server.home, &self.server.account).await;
-        }
         ended
     }
 
