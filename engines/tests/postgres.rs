@@ -437,6 +437,25 @@ async fn a_tenants_role_cannot_escape_by_any_statement() {
         }
     }
     assert!(neighbour.batch_execute("SELECT 1").await.is_ok());
+    // Temporary objects do not stand before the catalog's for what runs as the superuser.
+    const EVIL: &str = "CREATE FUNCTION pg_temp.evil() RETURNS bigint LANGUAGE plpgsql AS
+        $$ BEGIN EXECUTE 'CREATE ROLE mallory SUPERUSER'; RETURN 1; END $$";
+    for statement in [
+        "CREATE VIEW pg_temp.pg_locks AS SELECT 'advisory'::text AS locktype, pg_backend_pid() AS pid, pg_temp.evil() = 1 AS granted",
+        "CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (pg_temp.evil() = 1)",
+        "CREATE DOMAIN pg_temp.int8 AS pg_catalog.int8 CHECK (pg_temp.evil() = 1)",
+    ] {
+        let client = lab.connect("shop__acme", &roles.admin).await;
+        for text in [EVIL, statement, "SELECT _tenantsdb.session_locks()"] {
+            // Whether it is refused or has no effect does not matter.
+            let _ = client.batch_execute(text).await;
+        }
+        let made = client
+            .query("SELECT FROM pg_roles WHERE rolname = 'mallory'", &[])
+            .await
+            .unwrap();
+        assert!(made.is_empty(), "{statement}");
+    }
     // What a session needs of the server stays.
     let client = lab.connect("shop__acme", &roles.admin).await;
     for statement in [

@@ -167,8 +167,8 @@ fn platform_schema(spec: &DatabaseSpec<'_>) -> String {
         "CREATE SCHEMA IF NOT EXISTS {PLATFORM};
          GRANT USAGE ON SCHEMA {PLATFORM} TO PUBLIC;
          CREATE OR REPLACE FUNCTION {PLATFORM}.session_locks() RETURNS bigint
-             LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS
-             $$ SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted $$;
+             LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+             $$ SELECT count(*) FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted $$;
          DO $$
          DECLARE name text;
          BEGIN

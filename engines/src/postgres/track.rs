@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS _tenantsdb.changes (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp());
 
 CREATE OR REPLACE FUNCTION _tenantsdb.note_ddl(tag text, query text, path text) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     object text;
 BEGIN
