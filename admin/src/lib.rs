@@ -2,5 +2,6 @@
 
 pub mod api;
 pub mod app;
+pub mod jobs;
 
-pub use api::{Api, ApiConfig, serve};
+pub use api::{Api, ApiConfig, Endpoint, Region, Tier, serve};

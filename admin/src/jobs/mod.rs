@@ -1,0 +1,361 @@
+//! Long work, and everything that touches a database server.
+//!
+//! The intention is in the store before anything is done to a server: a database row in the state `provisioning` stands for one
+//! that is being made or removed. After a crash [`Jobs::resume`] finds these rows and removes what they stand for, and goes on
+//! with deployments that had not ended. Every operation on a server may be repeated.
+
+mod databases;
+mod deployments;
+mod tenants;
+mod workspaces;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use control_store::ids::{Engine, ProjectId, ServerId};
+use control_store::logs::QueryLogReader;
+use control_store::servers::NewServer;
+use control_store::states::{Mode, TenantStatus};
+use control_store::{DatabaseId, Entity, Store, StoreError, TrafficControl};
+use engines::provisioner::{ProvisionError, Provisioner};
+use engines::{ApplyOptions, DatabaseEngine, EngineError, ServerAccess};
+
+use crate::app::failure::{Failure, Outcome};
+use crate::app::work;
+
+/// How the work is done.
+#[derive(Clone, Debug)]
+pub struct JobOptions {
+    /// Tenants of one deployment that are worked on at the same time.
+    pub parallel_tenants: usize,
+    /// How patient deployments are with busy tenants.
+    pub apply: ApplyOptions,
+    /// Connections that the proxy may open to each server.
+    pub connection_budget: u32,
+    /// The zone of the shared servers.
+    pub region: String,
+}
+
+impl Default for JobOptions {
+    fn default() -> Self {
+        Self {
+            parallel_tenants: 8,
+            apply: ApplyOptions::default(),
+            connection_budget: 300,
+            region: "eu-central".into(),
+        }
+    }
+}
+
+/// Does the work. Cheap to clone.
+#[derive(Clone)]
+pub struct Jobs {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Arc<Store>,
+    engines: HashMap<Engine, Arc<dyn DatabaseEngine>>,
+    provisioner: Arc<dyn Provisioner>,
+    traffic: Arc<dyn TrafficControl>,
+    logs: Arc<dyn QueryLogReader>,
+    options: JobOptions,
+    /// One piece of work at a time for each database.
+    locks: Mutex<HashMap<DatabaseId, Arc<tokio::sync::Mutex<()>>>>,
+    /// One server is started at a time, so that two requests do not start one each.
+    starting: tokio::sync::Mutex<()>,
+}
+
+/// What the work is done with.
+pub struct JobParts {
+    /// The durable state.
+    pub store: Arc<Store>,
+    /// The engines that are built.
+    pub engines: Vec<Arc<dyn DatabaseEngine>>,
+    /// Starts servers.
+    pub provisioner: Arc<dyn Provisioner>,
+    /// Steers the proxy.
+    pub traffic: Arc<dyn TrafficControl>,
+    /// The query log, which forgets what is deleted.
+    pub logs: Arc<dyn QueryLogReader>,
+    /// How the work is done.
+    pub options: JobOptions,
+}
+
+impl Jobs {
+    /// Nothing is done yet.
+    pub fn new(parts: JobParts) -> Self {
+        let engines = parts.engines.into_iter().map(|it| (it.engine(), it));
+        Self {
+            shared: Arc::new(Shared {
+                store: parts.store,
+                engines: engines.collect(),
+                provisioner: parts.provisioner,
+                traffic: parts.traffic,
+                logs: parts.logs,
+                options: parts.options,
+                locks: Mutex::default(),
+                starting: tokio::sync::Mutex::default(),
+            }),
+        }
+    }
+
+    /// Starts the servers that the store knows, and a first shared one of each engine that has none.
+    ///
+    /// # Errors
+    /// A server does not start.
+    pub async fn start_servers(
+        store: &Arc<Store>,
+        provisioner: &dyn Provisioner,
+        engines: &[Engine],
+        options: &JobOptions,
+    ) -> Result<(), StartError> {
+        let known = blocking(store, |store| store.list_servers()).await?;
+        for server in &known {
+            let address = provisioner.start(server.engine, server.id).await?;
+            if address != server.address {
+                let id = server.id;
+                blocking(store, move |store| store.set_server_address(id, &address)).await?;
+            }
+        }
+        for engine in engines {
+            if !known.iter().any(|it| it.engine == *engine && it.shared) {
+                add_server(store, provisioner, *engine, options).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes up what a crash or a stop has interrupted: half-made databases are removed, deployments go on.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn resume(&self) -> Outcome<()> {
+        self.remove_unfinished().await?;
+        self.resume_deployments().await
+    }
+
+    async fn store<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Outcome<T> {
+        Ok(blocking(&self.shared.store, f).await?)
+    }
+
+    fn engine(&self, engine: Engine) -> Outcome<&Arc<dyn DatabaseEngine>> {
+        self.shared.engines.get(&engine).ok_or_else(|| {
+            Failure::bad(format!(
+                "{} is not available on this installation",
+                engine.display_name()
+            ))
+        })
+    }
+
+    /// How the control plane reaches a server.
+    fn access(&self, id: ServerId) -> Outcome<ServerAccess> {
+        let snapshot = self.shared.store.snapshot().load();
+        let server = snapshot
+            .servers
+            .get(&id)
+            .ok_or_else(|| Failure::not_found(Entity::Server, id))?;
+        Ok(ServerAccess {
+            id,
+            address: server.address.clone(),
+        })
+    }
+
+    /// A shared server on which no database has that name; started if there is none.
+    async fn place(&self, engine: Engine, name: &str) -> Outcome<ServerId> {
+        let wanted = name.to_owned();
+        if let Some(id) = self
+            .store(move |store| store.place(engine, &wanted))
+            .await?
+        {
+            return Ok(id);
+        }
+        let _one_at_a_time = self.shared.starting.lock().await;
+        let wanted = name.to_owned();
+        if let Some(id) = self
+            .store(move |store| store.place(engine, &wanted))
+            .await?
+        {
+            return Ok(id);
+        }
+        tracing::info!(
+            engine = engine.lower_name(),
+            database = name,
+            "starting another server: the name is taken on all others"
+        );
+        let shared = &self.shared;
+        add_server(&shared.store, &*shared.provisioner, engine, &shared.options)
+            .await
+            .map_err(|error| Failure::Internal(error.to_string()))
+    }
+
+    /// Waits for its turn to work on a database.
+    async fn lock(&self, database: DatabaseId) -> tokio::sync::OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self
+                .shared
+                .locks
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+            Arc::clone(locks.entry(database).or_default())
+        };
+        lock.lock_owned().await
+    }
+}
+
+/// The servers could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// One does not start.
+    #[error(transparent)]
+    Provision(#[from] ProvisionError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+async fn add_server(
+    store: &Arc<Store>,
+    provisioner: &dyn Provisioner,
+    engine: Engine,
+    options: &JobOptions,
+) -> Result<ServerId, StartError> {
+    let id = blocking(store, |store| store.reserve_server()).await?;
+    let address = provisioner.start(engine, id).await?;
+    let new = NewServer {
+        engine,
+        shared: true,
+        connection_budget: options.connection_budget,
+        region: options.region.clone(),
+        provisioner: "{\"kind\":\"local\"}".into(),
+    };
+    blocking(store, move |store| store.add_server(id, &new, &address)).await?;
+    Ok(id)
+}
+
+/// Runs what blocks for as long as the disk takes off the async threads.
+async fn blocking<T: Send + 'static>(
+    store: &Arc<Store>,
+    f: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let store = Arc::clone(store);
+    match tokio::task::spawn_blocking(move || f(&store)).await {
+        Ok(outcome) => outcome,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// What an engine's error means to who asked.
+fn failure(error: EngineError) -> Failure {
+    match error {
+        EngineError::Statement {
+            change: Some(change),
+            code,
+            message,
+        } => Failure::conflict(format!("change {change} failed: {message} ({code})")),
+        EngineError::Busy { .. } => Failure::conflict(error.to_string()),
+        other => Failure::Internal(other.to_string()),
+    }
+}
+
+/// A project's thing by name, in owned form for the store's thread.
+fn owned(project: &ProjectId, name: &str) -> (ProjectId, String) {
+    (project.clone(), name.to_owned())
+}
+
+#[async_trait::async_trait]
+impl crate::app::work::Work for Jobs {
+    async fn delete_project(&self, project: &ProjectId) -> Outcome<()> {
+        self.remove_project(project).await
+    }
+
+    async fn create_workspace(
+        &self,
+        project: &ProjectId,
+        name: &str,
+        engine: Engine,
+        mode: Mode,
+    ) -> Outcome<()> {
+        self.make_workspace(project, name, engine, mode).await
+    }
+
+    async fn delete_workspace(&self, project: &ProjectId, name: &str) -> Outcome<()> {
+        self.remove_workspace(project, name).await
+    }
+
+    async fn collect_changes(&self, project: &ProjectId, workspace: &str) -> Outcome<()> {
+        self.collect(project, workspace).await
+    }
+
+    async fn schema(&self, project: &ProjectId, workspace: &str) -> Outcome<Vec<work::Table>> {
+        let tables = self.tables(project, workspace).await?.into_iter();
+        Ok(tables.map(shown).collect())
+    }
+
+    async fn create_tenant(
+        &self,
+        project: &ProjectId,
+        tenant: &str,
+        blueprints: &[String],
+    ) -> Outcome<()> {
+        self.make_tenant(project, tenant, blueprints).await
+    }
+
+    async fn delete_tenant(&self, project: &ProjectId, tenant: &str, hard: bool) -> Outcome<()> {
+        self.remove_tenant(project, tenant, hard).await
+    }
+
+    async fn restore_tenant(&self, project: &ProjectId, tenant: &str) -> Outcome<()> {
+        self.set_status(
+            project,
+            tenant,
+            &[TenantStatus::Deleted],
+            TenantStatus::Ready,
+        )
+        .await
+        .map(drop)
+    }
+
+    async fn suspend_tenant(&self, project: &ProjectId, tenant: &str) -> Outcome<()> {
+        self.set_status(
+            project,
+            tenant,
+            &[TenantStatus::Ready],
+            TenantStatus::Suspended,
+        )
+        .await
+        .map(drop)
+    }
+
+    async fn resume_tenant(&self, project: &ProjectId, tenant: &str) -> Outcome<()> {
+        self.set_status(
+            project,
+            tenant,
+            &[TenantStatus::Suspended],
+            TenantStatus::Ready,
+        )
+        .await
+        .map(drop)
+    }
+
+    async fn deploy(&self, project: &ProjectId, deploy: &work::Deploy) -> Outcome<String> {
+        self.begin_deployment(project, deploy).await
+    }
+}
+
+fn shown(table: engines::Table) -> work::Table {
+    let columns = table.columns.into_iter().map(|column| work::Column {
+        name: column.name,
+        type_name: column.data_type,
+        nullable: column.nullable,
+    });
+    work::Table {
+        name: table.name,
+        columns: columns.collect(),
+        indexes: table.indexes,
+    }
+}
