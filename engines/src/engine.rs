@@ -175,6 +175,30 @@ pub trait DatabaseEngine: Send + Sync {
         roles: &NativeRoles,
     ) -> Result<(), EngineError>;
 
+    /// Lets nobody into a database, ending the sessions that are open, and keeps its rows; or lets its roles in again.
+    /// [`Self::create_database`] opens it too.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or has no such database.
+    async fn set_open(
+        &self,
+        server: &ServerAccess,
+        name: &str,
+        open: bool,
+    ) -> Result<(), EngineError>;
+
+    /// The size of a database on disk, in bytes.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or has no such database.
+    async fn database_size(&self, server: &ServerAccess, name: &str) -> Result<u64, EngineError>;
+
+    /// Whether the server takes connections and answers.
+    ///
+    /// # Errors
+    /// It does not.
+    async fn ping(&self, server: &ServerAccess) -> Result<(), EngineError>;
+
     /// What a workspace's database has recorded behind that position, in order.
     ///
     /// # Errors

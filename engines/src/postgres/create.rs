@@ -3,54 +3,40 @@
 use control_store::snapshot::{NativeRole, NativeRoles};
 use tokio_postgres::Client;
 
-use super::connect::{error, run, superuser};
-use super::{identifier, literal, owner_of, scram, track};
+use super::connect::{code, error, run, superuser};
+use super::harden::{self, PLATFORM_ROLE};
+use super::{apply, identifier, literal, owner_of, scram, track};
 use crate::{DatabaseSpec, DatabaseUse, EngineError, ServerAccess};
 
-/// What the platform keeps for itself in every database.
-pub(super) const PLATFORM: &str = "_tenantsdb";
+const DEPENDENT_OBJECTS: &str = "2BP01";
+const DUPLICATE_OBJECT: &str = "42710";
+const UNIQUE_VIOLATION: &str = "23505";
 
-/// What shows other databases or their sessions, and is for nobody. `pg_settings` and what shows one's own session stay.
-const HIDDEN_VIEWS: [&str; 22] = [
-    "pg_database",
-    "pg_db_role_setting",
-    "pg_locks",
-    "pg_prepared_xacts",
-    "pg_replication_origin_status",
-    "pg_replication_slots",
-    "pg_stat_activity",
-    "pg_stat_archiver",
-    "pg_stat_bgwriter",
-    "pg_stat_database",
-    "pg_stat_database_conflicts",
-    "pg_stat_gssapi",
-    "pg_stat_progress_analyze",
-    "pg_stat_progress_basebackup",
-    "pg_stat_progress_cluster",
-    "pg_stat_progress_copy",
-    "pg_stat_progress_create_index",
-    "pg_stat_progress_vacuum",
-    "pg_stat_replication",
-    "pg_stat_ssl",
-    "pg_stat_subscription",
-    "pg_stat_wal_receiver",
-];
-
-/// The same, as functions, and what acts on other sessions.
-const HIDDEN_FUNCTIONS: [&str; 12] = [
-    "pg_cancel_backend",
-    "pg_database_size",
-    "pg_get_replication_slots",
-    "pg_lock_status",
-    "pg_prepared_xact",
-    "pg_show_replication_origin_status",
-    "pg_stat_get_activity",
-    "pg_stat_get_progress_info",
-    "pg_stat_get_subscription",
-    "pg_stat_get_wal_senders",
-    "pg_tablespace_databases",
-    "pg_terminate_backend",
-];
+/// Takes what a server shows everybody, once for all of its databases. Databases are made from `template0`, which nobody
+/// can enter; so only the platform enters those that come with a server.
+async fn prepare_server(postgres: &Client) -> Result<(), EngineError> {
+    let prepared = postgres
+        .query_one(
+            "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)
+                AND NOT EXISTS (SELECT FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+                    WHERE d.datname IN ('postgres', 'template1') AND a.grantee = 0)",
+            &[&PLATFORM_ROLE],
+        )
+        .await
+        .map_err(|it| error(&it))?;
+    if prepared.get(0) {
+        return Ok(());
+    }
+    // Several databases may be the first at the same time.
+    run(postgres, "SELECT pg_advisory_lock(1)").await?;
+    make_role(postgres, PLATFORM_ROLE, "NOLOGIN").await?;
+    run(
+        postgres,
+        "REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC",
+    )
+    .await?;
+    run(postgres, "SELECT pg_advisory_unlock(1)").await
+}
 
 /// Makes the roles and the database, or what is missing of them.
 pub(super) async fn create(
@@ -58,35 +44,90 @@ pub(super) async fn create(
     spec: &DatabaseSpec<'_>,
 ) -> Result<(), EngineError> {
     let postgres = superuser(server, "postgres").await?;
-    // Databases that everybody could enter would show what everybody may see of a server.
-    run(
-        &postgres,
-        "REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC",
-    )
-    .await?;
+    prepare_server(&postgres).await?;
     for role in logins(spec.roles) {
         make_login(&postgres, role).await?;
     }
     if spec.usage == DatabaseUse::Tenant {
         make_role(&postgres, &owner_of(spec.roles), "NOLOGIN").await?;
     }
+    take_memberships(&postgres, spec.roles).await?;
     let known = postgres
         .query_opt("SELECT FROM pg_database WHERE datname = $1", &[&spec.name])
         .await
         .map_err(|it| error(&it))?;
     if known.is_none() {
+        // A new database is open to everybody until the next statement.
         let statement = format!(
-            "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'",
+            "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' ALLOW_CONNECTIONS false",
             identifier(spec.name)
         );
         run(&postgres, &statement).await?;
     }
     run(&postgres, &database_grants(spec)).await?;
     let inside = superuser(server, spec.name).await?;
-    run(&inside, &platform_schema(spec)).await?;
-    run(&inside, &schema_grants(spec)).await?;
-    if spec.usage == DatabaseUse::TenantWorkspace {
-        run(&inside, track::SETUP).await?;
+    run(&inside, &inside_statements(spec)).await
+}
+
+fn inside_statements(spec: &DatabaseSpec<'_>) -> String {
+    let mut text = harden::platform();
+    text.push_str(&harden::catalog(&writers(spec)));
+    match spec.usage {
+        DatabaseUse::Tenant => {
+            let owner = owner_of(spec.roles);
+            text.push_str(&apply::setup(&owner));
+            text.push_str(&harden::tenant_guard(&owner));
+        }
+        DatabaseUse::TenantWorkspace => {
+            text.push_str(&track::setup());
+            text.push_str(&harden::workspace_guard());
+        }
+        DatabaseUse::ControlWorkspace => text.push_str(&harden::workspace_guard()),
+    }
+    text.push_str(&schema_grants(spec));
+    text
+}
+
+/// Takes back what statements of a deployment may have handed out: membership in the owner, and the right to create.
+pub(super) async fn reassert(
+    postgres: &Client,
+    inside: &Client,
+    spec: &DatabaseSpec<'_>,
+) -> Result<(), EngineError> {
+    take_memberships(postgres, spec.roles).await?;
+    let owner = literal(&maker(spec));
+    let strays = format!(
+        "DO $$
+         DECLARE name text; grantee text;
+         BEGIN
+             FOR name, grantee IN
+                 SELECT n.oid::regnamespace, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END
+                 FROM pg_namespace n, aclexplode(n.nspacl) a
+                 WHERE n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', '_tenantsdb')
+                     AND a.privilege_type = 'CREATE' AND a.grantee <> {owner}::regrole AND a.grantee <> n.nspowner
+             LOOP EXECUTE 'REVOKE CREATE ON SCHEMA ' || name || ' FROM ' || grantee || ' CASCADE'; END LOOP;
+         END $$;"
+    );
+    run(inside, &(strays + &schema_grants(spec))).await
+}
+
+/// Nobody is a member of our roles, nor are they of any other.
+async fn take_memberships(postgres: &Client, roles: &NativeRoles) -> Result<(), EngineError> {
+    let owner = owner_of(roles);
+    let mut names: Vec<&str> = logins(roles).map(|role| &*role.name).to_vec();
+    names.push(&owner);
+    let found = postgres
+        .query(
+            "SELECT roleid::regrole::text, member::regrole::text FROM pg_auth_members
+             WHERE roleid IN (SELECT oid FROM pg_roles WHERE rolname = ANY ($1))
+                OR member IN (SELECT oid FROM pg_roles WHERE rolname = ANY ($1))",
+            &[&names],
+        )
+        .await
+        .map_err(|it| error(&it))?;
+    for row in found {
+        let (role, member): (String, String) = (row.get(0), row.get(1));
+        run(postgres, &format!("REVOKE {role} FROM {member}")).await?;
     }
     Ok(())
 }
@@ -103,13 +144,75 @@ pub(super) async fn remove(
     let owner = owner_of(roles);
     let names = logins(roles).map(|role| &*role.name);
     for role in names.into_iter().chain([owner.as_str()]) {
-        run(
-            &postgres,
-            &format!("DROP ROLE IF EXISTS {}", identifier(role)),
-        )
-        .await?;
+        drop_role(server, &postgres, role).await?;
     }
     Ok(())
+}
+
+/// Drops a role. Anybody may grant something of their own to any role, whose name is all it takes: such grants in other
+/// databases go first.
+async fn drop_role(
+    server: &ServerAccess,
+    postgres: &Client,
+    role: &str,
+) -> Result<(), EngineError> {
+    let statement = format!("DROP ROLE IF EXISTS {}", identifier(role));
+    let refused = match run(postgres, &statement).await {
+        Ok(()) => return Ok(()),
+        Err(refused) => refused,
+    };
+    if code(&refused) != Some(DEPENDENT_OBJECTS) {
+        return Err(refused);
+    }
+    let databases = postgres
+        .query(
+            "SELECT DISTINCT d.datname FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid
+             WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = $1::text::regrole",
+            &[&identifier(role)],
+        )
+        .await
+        .map_err(|it| error(&it))?;
+    for row in databases {
+        let inside = superuser(server, row.get(0)).await?;
+        run(&inside, &format!("DROP OWNED BY {}", identifier(role))).await?;
+    }
+    run(postgres, &statement).await
+}
+
+/// Lets nobody in, and ends the sessions that are open; or lets them in again. Rows stay as they are.
+pub(super) async fn set_open(
+    server: &ServerAccess,
+    name: &str,
+    open: bool,
+) -> Result<(), EngineError> {
+    let postgres = superuser(server, "postgres").await?;
+    let statement = format!(
+        "ALTER DATABASE {} ALLOW_CONNECTIONS {open}",
+        identifier(name)
+    );
+    run(&postgres, &statement).await?;
+    if open {
+        return Ok(());
+    }
+    postgres
+        .execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = $1",
+            &[&name],
+        )
+        .await
+        .map_err(|it| error(&it))?;
+    Ok(())
+}
+
+/// Bytes on disk.
+pub(super) async fn size(server: &ServerAccess, name: &str) -> Result<u64, EngineError> {
+    let postgres = superuser(server, "postgres").await?;
+    let row = postgres
+        .query_one("SELECT pg_database_size($1::text::name)", &[&name])
+        .await
+        .map_err(|it| error(&it))?;
+    let bytes: i64 = row.get(0);
+    Ok(bytes.unsigned_abs())
 }
 
 fn logins(roles: &NativeRoles) -> [&NativeRole; 3] {
@@ -126,82 +229,78 @@ async fn make_login(postgres: &Client, role: &NativeRole) -> Result<(), EngineEr
     .await
 }
 
+/// Makes a role, or makes it again what it was: a role may change its own password and settings.
 async fn make_role(postgres: &Client, name: &str, options: &str) -> Result<(), EngineError> {
-    let known = postgres
-        .query_opt("SELECT FROM pg_roles WHERE rolname = $1", &[&name])
+    let role = identifier(name);
+    let attributes = format!(
+        "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS NOINHERIT {options}"
+    );
+    match run(postgres, &format!("CREATE ROLE {role} {attributes}")).await {
+        Err(refused) if matches!(code(&refused), Some(DUPLICATE_OBJECT | UNIQUE_VIOLATION)) => {}
+        outcome => return outcome,
+    }
+    let again = format!("ALTER ROLE {role} {attributes}; ALTER ROLE {role} RESET ALL");
+    run(postgres, &again).await?;
+    let databases = postgres
+        .query(
+            "SELECT d.datname FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
+             WHERE s.setrole = $1::text::regrole",
+            &[&role],
+        )
         .await
         .map_err(|it| error(&it))?;
-    let verb = if known.is_some() { "ALTER" } else { "CREATE" };
-    let statement = format!(
-        "{verb} ROLE {} NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS NOINHERIT {options}",
-        identifier(name)
-    );
-    run(postgres, &statement).await
+    for row in databases {
+        let database = identifier(row.get(0));
+        let reset = format!("ALTER ROLE {role} IN DATABASE {database} RESET ALL");
+        run(postgres, &reset).await?;
+    }
+    Ok(())
 }
 
-/// Who may enter. Nobody owns the database: its owner could rename or drop it.
+/// The role that makes and owns what is in the database.
+fn maker(spec: &DatabaseSpec<'_>) -> String {
+    match spec.usage {
+        DatabaseUse::Tenant => owner_of(spec.roles),
+        DatabaseUse::TenantWorkspace | DatabaseUse::ControlWorkspace => {
+            spec.roles.admin.name.to_string()
+        }
+    }
+}
+
+/// The roles that may write, as identifiers.
+fn writers(spec: &DatabaseSpec<'_>) -> String {
+    let mut names = vec![maker(spec), spec.roles.write.name.to_string()];
+    if spec.usage == DatabaseUse::Tenant {
+        names.push(spec.roles.admin.name.to_string());
+    }
+    let names: Vec<_> = names.iter().map(|name| identifier(name)).collect();
+    names.join(", ")
+}
+
+/// Who may enter. Nobody owns the database: its owner could rename or drop it. Large objects have no default privileges,
+/// so in their place who may call what writes them decides.
 fn database_grants(spec: &DatabaseSpec<'_>) -> String {
     let name = identifier(spec.name);
     let all = logins(spec.roles)
         .map(|role| identifier(&role.name))
         .join(", ");
-    let maker = match spec.usage {
-        DatabaseUse::Tenant => owner_of(spec.roles),
-        DatabaseUse::TenantWorkspace | DatabaseUse::ControlWorkspace => {
-            spec.roles.admin.name.to_string()
-        }
-    };
-    let maker = identifier(&maker);
+    let maker = identifier(&maker(spec));
     format!(
         "REVOKE ALL ON DATABASE {name} FROM PUBLIC;
          GRANT CONNECT, TEMPORARY ON DATABASE {name} TO {all};
-         GRANT CONNECT, CREATE ON DATABASE {name} TO {maker};"
+         GRANT CONNECT, CREATE ON DATABASE {name} TO {maker};
+         ALTER DATABASE {name} SET lo_compat_privileges = on;
+         ALTER DATABASE {name} ALLOW_CONNECTIONS true;"
     )
-}
-
-/// The platform's own schema, and what is taken from everybody.
-fn platform_schema(spec: &DatabaseSpec<'_>) -> String {
-    let views = HIDDEN_VIEWS.map(literal).join(", ");
-    let functions = HIDDEN_FUNCTIONS.map(literal).join(", ");
-    let mut text = format!(
-        "CREATE SCHEMA IF NOT EXISTS {PLATFORM};
-         GRANT USAGE ON SCHEMA {PLATFORM} TO PUBLIC;
-         CREATE OR REPLACE FUNCTION {PLATFORM}.session_locks() RETURNS bigint
-             LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
-             $$ SELECT count(*) FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted $$;
-         DO $$
-         DECLARE name text;
-         BEGIN
-             FOR name IN SELECT c.oid::regclass FROM pg_class c
-                 WHERE c.relnamespace = 'pg_catalog'::regnamespace AND c.relname IN ({views})
-             LOOP EXECUTE 'REVOKE ALL ON ' || name || ' FROM PUBLIC'; END LOOP;
-             FOR name IN SELECT p.oid::regprocedure FROM pg_proc p
-                 WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname IN ({functions})
-             LOOP EXECUTE 'REVOKE ALL ON FUNCTION ' || name || ' FROM PUBLIC'; END LOOP;
-         END $$;"
-    );
-    if spec.usage == DatabaseUse::Tenant {
-        let owner = identifier(&owner_of(spec.roles));
-        text.push_str(&format!(
-            "CREATE TABLE IF NOT EXISTS {PLATFORM}.ledger (
-                 change bigint PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now());
-             GRANT SELECT, INSERT ON {PLATFORM}.ledger TO {owner};"
-        ));
-    }
-    text
 }
 
 /// Who may do what with objects, present and future.
 fn schema_grants(spec: &DatabaseSpec<'_>) -> String {
     let [admin, write, read] = logins(spec.roles).map(|role| identifier(&role.name));
-    let (owner, writers) = match spec.usage {
-        DatabaseUse::Tenant => (
-            identifier(&owner_of(spec.roles)),
-            format!("{admin}, {write}"),
-        ),
-        DatabaseUse::TenantWorkspace | DatabaseUse::ControlWorkspace => {
-            (admin.clone(), write.clone())
-        }
+    let owner = identifier(&maker(spec));
+    let writers = match spec.usage {
+        DatabaseUse::Tenant => format!("{admin}, {write}"),
+        DatabaseUse::TenantWorkspace | DatabaseUse::ControlWorkspace => write.clone(),
     };
     let everybody = format!("{admin}, {write}, {read}");
     let defaults = format!("ALTER DEFAULT PRIVILEGES FOR ROLE {owner}");

@@ -3,6 +3,7 @@
 mod apply;
 mod connect;
 mod create;
+mod harden;
 mod schema;
 pub mod scram;
 mod track;
@@ -58,6 +59,24 @@ impl DatabaseEngine for PostgresEngine {
         roles: &NativeRoles,
     ) -> Result<(), EngineError> {
         create::remove(server, name, roles).await
+    }
+
+    async fn set_open(
+        &self,
+        server: &ServerAccess,
+        name: &str,
+        open: bool,
+    ) -> Result<(), EngineError> {
+        create::set_open(server, name, open).await
+    }
+
+    async fn database_size(&self, server: &ServerAccess, name: &str) -> Result<u64, EngineError> {
+        create::size(server, name).await
+    }
+
+    async fn ping(&self, server: &ServerAccess) -> Result<(), EngineError> {
+        let client = connect::superuser(server, "postgres").await?;
+        connect::run(&client, "SELECT 1").await
     }
 
     async fn tracked_changes(
