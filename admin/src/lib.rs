@@ -3,5 +3,6 @@
 pub mod api;
 pub mod app;
 pub mod jobs;
+pub mod query;
 
 pub use api::{Api, ApiConfig, Endpoint, Region, Tier, serve};

@@ -1,0 +1,117 @@
+//! Runs SQL for the API, through the proxy: whatever holds for drivers there holds here too.
+
+mod cell;
+mod decode;
+mod wire;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+pub use cell::Cell;
+
+use crate::app::failure::{EngineError, Failure, Outcome};
+use control_store::Fault;
+
+/// Where a query runs, and as whom.
+pub struct Target<'a> {
+    /// The proxy's Unix socket for the API.
+    pub socket: &'a Path,
+    /// The project's id.
+    pub user: &'a str,
+    /// The proxy password of the caller's key.
+    pub password: &'a str,
+    /// The database, as clients name it.
+    pub database: &'a str,
+    /// When the proxy must have answered, its own time limits included.
+    pub deadline: Duration,
+    /// What all rows may still cost.
+    pub budget: &'a Budget,
+}
+
+/// Bytes that the rows of a request may take, as the engine sends them.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    left: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+impl Budget {
+    /// So many bytes.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            left: Arc::new(AtomicUsize::new(limit)),
+            limit,
+        }
+    }
+
+    fn take(&self, bytes: usize) -> Outcome<()> {
+        self.left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(bytes)
+            })
+            .map(drop)
+            .map_err(|_| {
+                Failure::BadRequest(format!(
+                    "The result is larger than {} bytes: ask for fewer rows, or use a driver",
+                    self.limit
+                ))
+            })
+    }
+}
+
+/// What one statement gave.
+#[derive(Clone, Debug, Default)]
+pub struct StatementResult {
+    /// Names of the columns; none if the statement returns no rows.
+    pub columns: Vec<String>,
+    /// The rows.
+    pub rows: Vec<Vec<Cell>>,
+    /// The engine's word for what it did, such as `INSERT`.
+    pub command: String,
+    /// Rows that it changed, where it returned none.
+    pub affected: Option<u64>,
+}
+
+/// Runs a text of one or several statements; gives what each one did. As with any driver, several statements without a
+/// transaction of their own are one transaction.
+///
+/// # Errors
+/// The database refused one of them, or could not be reached.
+///
+/// # Cancel safety
+/// Dropping it closes the connection, which makes the proxy cancel what runs.
+pub async fn run(target: &Target<'_>, sql: &str) -> Outcome<Vec<StatementResult>> {
+    if sql.contains('\0') {
+        return Err(Failure::bad("Field 'query' must not hold a zero character"));
+    }
+    let work = async {
+        let mut connection = wire::Connection::log_in(target).await?;
+        connection.query(sql, target.budget).await
+    };
+    match tokio::time::timeout(target.deadline, work).await {
+        Ok(done) => done,
+        Err(_) => Err(Fault::BackendUnavailable.into()),
+    }
+}
+
+/// What an error means to who sent the query.
+fn refusal(error: EngineError) -> Failure {
+    match error.code.as_str() {
+        "42501" if error.message != control_store::fault::DDL_REFUSED => {
+            Failure::PermissionDenied(error)
+        }
+        "3D000" => Fault::UnknownDatabase.into(),
+        "57P03" => match [Fault::Suspended, Fault::NotReady]
+            .into_iter()
+            .find(|fault| fault.to_string() == error.message)
+        {
+            Some(fault) => fault.into(),
+            None => Fault::BackendUnavailable.into(),
+        },
+        "28P01" | "28000" => Failure::BadKey,
+        "57P01" | "57P02" | "08006" | "08P01" => Fault::BackendLost.into(),
+        _ => Failure::Engine(error),
+    }
+}
