@@ -231,6 +231,11 @@ impl IntoResponse for Failure {
     }
 }
 
+/// The sentence alone, for a failure that is one part of a success.
+pub(super) fn sentence(failure: Failure) -> String {
+    translate(failure).error
+}
+
 fn translate(failure: Failure) -> Answer {
     match failure {
         Failure::AuthRequired => Answer::new(Code::AuthRequired, "Authorization header required"),

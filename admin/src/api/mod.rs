@@ -1,23 +1,30 @@
 //! The REST API: types, handlers, the envelope, OpenAPI.
 
 mod accounts;
+mod blueprints;
 mod caller;
 mod config;
+mod dedicated;
+mod deployments;
 mod docs;
 pub mod envelope;
 mod input;
 mod keys;
 mod limits;
+mod logs;
 mod meta;
 mod middleware;
 mod openapi;
 mod page;
 mod projects;
+mod queries;
 mod serve;
 mod state;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod time;
+mod workspaces;
 
 use std::sync::Arc;
 
@@ -82,6 +89,13 @@ fn documented_routes() -> (Router<AppState>, serde_json::Value) {
         .merge(accounts::routes())
         .merge(projects::routes())
         .merge(keys::routes())
+        .merge(workspaces::routes())
+        .merge(queries::routes())
+        .merge(blueprints::routes())
+        .merge(tenants::routes())
+        .merge(dedicated::routes())
+        .merge(deployments::routes())
+        .merge(logs::routes())
         .split_for_parts();
     (routes, openapi::complete(document))
 }

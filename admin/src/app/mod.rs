@@ -1,4 +1,7 @@
 //! Use cases: one function each, between the handlers and what does the work.
 
+pub mod connect;
 pub mod failure;
+pub mod revert;
+pub mod settings;
 pub mod work;

@@ -74,21 +74,26 @@ pub struct StatementResult {
     pub affected: Option<u64>,
 }
 
-/// Runs a text of one or several statements; gives what each one did. As with any driver, several statements without a
-/// transaction of their own are one transaction.
+/// Runs texts of one or several statements each, in one session, up to the first that fails; gives what each statement did.
+/// As with any driver, several statements of one text without a transaction of their own are one transaction.
 ///
 /// # Errors
 /// The database refused one of them, or could not be reached.
 ///
 /// # Cancel safety
 /// Dropping it closes the connection, which makes the proxy cancel what runs.
-pub async fn run(target: &Target<'_>, sql: &str) -> Outcome<Vec<StatementResult>> {
-    if sql.contains('\0') {
+pub async fn run(target: &Target<'_>, texts: &[&str]) -> Outcome<Vec<StatementResult>> {
+    if texts.iter().any(|text| text.contains('\0')) {
         return Err(Failure::bad("Field 'query' must not hold a zero character"));
     }
     let work = async {
         let mut connection = wire::Connection::log_in(target).await?;
-        connection.query(sql, target.budget).await
+        let mut results = Vec::new();
+        for text in texts {
+            results.extend(connection.query(text, target.budget).await?);
+        }
+        connection.log_out().await;
+        Ok(results)
     };
     match tokio::time::timeout(target.deadline, work).await {
         Ok(done) => done,

@@ -180,14 +180,18 @@ impl Connection {
                 tag => answer.take(tag, &self.input[body], budget)?,
             }
         }
-        // Nothing waits for the end; the proxy sees the socket close in any case.
-        let mut bye = Vec::new();
-        write::terminate(&mut bye);
-        let _ = self.stream.write_all(&bye).await;
         match answer.error {
             Some(error) => Err(refusal(error)),
             None => Ok(answer.done),
         }
+    }
+
+    /// Says that this was all.
+    pub(super) async fn log_out(mut self) {
+        let mut bye = Vec::new();
+        write::terminate(&mut bye);
+        // The proxy sees the socket close in any case.
+        let _ = self.stream.write_all(&bye).await;
     }
 
     async fn refuse_copy(&mut self) -> Outcome<()> {

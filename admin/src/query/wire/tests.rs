@@ -52,7 +52,7 @@ async fn ask(answer: Vec<u8>, limit: usize) -> Result<String, Failure> {
         deadline: Duration::from_secs(60),
         budget: &budget,
     };
-    let results = run(&target, "SELECT 1").await;
+    let results = run(&target, &["SELECT 1"]).await;
     peer.await.unwrap();
     Ok(results?
         .iter()
