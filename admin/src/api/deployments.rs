@@ -61,7 +61,12 @@ struct DeploymentItem {
 
 impl From<&DeploymentInfo> for DeploymentItem {
     fn from(it: &DeploymentInfo) -> Self {
-        let count = |status| it.results.iter().filter(|part| part.status == status).count();
+        let count = |status| {
+            it.results
+                .iter()
+                .filter(|part| part.status == status)
+                .count()
+        };
         Self {
             id: it.id.clone(),
             blueprint_name: it.blueprint.clone(),
@@ -199,7 +204,9 @@ async fn create(
             ));
         }
         (Some(tenants), _) if tenants.is_empty() => {
-            return Err(Failure::bad("Field 'tenants' must name at least one tenant"));
+            return Err(Failure::bad(
+                "Field 'tenants' must name at least one tenant",
+            ));
         }
         (tenants, _) => tenants,
     };

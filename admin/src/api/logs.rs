@@ -97,7 +97,9 @@ async fn logs(
     At(id): At<String>,
     mut params: Params,
 ) -> Outcome<Reply<LogReply>> {
-    let limit = params.number("limit", 1, MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
+    let limit = params
+        .number("limit", 1, MAX_LIMIT)?
+        .unwrap_or(DEFAULT_LIMIT);
     let offset = params.number("offset", 0, u64::MAX)?.unwrap_or(0);
     let only = params.word("type", &[("error", Only::Errors), ("slow", Only::Slow)])?;
     let source = params.word("source", &[("proxy", Source::Proxy), ("api", Source::Api)])?;
@@ -116,7 +118,12 @@ async fn logs(
         limit,
     };
     let page = state
-        .blocking(move |shared| shared.logs.find(&filter).map_err(|error| unreadable(&error)))
+        .blocking(move |shared| {
+            shared
+                .logs
+                .find(&filter)
+                .map_err(|error| unreadable(&error))
+        })
         .await?;
     let logs: Vec<_> = page
         .entries
@@ -326,7 +333,13 @@ fn measured(tenant_id: String, window: &LogWindow) -> MetricsReply {
         .duration_since(window.since)
         .unwrap_or_default()
         .as_secs_f64();
-    let share = |part: u64, whole: f64| if whole > 0.0 { part as f64 / whole } else { 0.0 };
+    let share = |part: u64, whole: f64| {
+        if whole > 0.0 {
+            part as f64 / whole
+        } else {
+            0.0
+        }
+    };
     let succeeded = stats.total.saturating_sub(stats.failed);
     MetricsReply {
         tenant_id,

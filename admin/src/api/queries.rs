@@ -252,7 +252,10 @@ struct TenantResult {
 /// Either of the two.
 #[derive(ToSchema)]
 #[schema(as = AdminQueryReply)]
-#[allow(dead_code, reason = "for the document: which it is depends on the request")]
+#[allow(
+    dead_code,
+    reason = "for the document: which it is depends on the request"
+)]
 enum AdminQueryReply {
     #[schema(title = "One tenant")]
     One(TenantReply),
@@ -302,7 +305,9 @@ async fn one(
         return Err(tenant_denied(&tenant));
     }
     let (project, id) = (caller.project().clone(), tenant.clone());
-    let info = state.store(move |store| store.tenant(&project, &id)).await?;
+    let info = state
+        .store(move |store| store.tenant(&project, &id))
+        .await?;
     if info.status == TenantStatus::Deleted {
         return Err(Failure::Store(control_store::StoreError::WrongState {
             what: Entity::Tenant,

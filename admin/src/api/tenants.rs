@@ -240,7 +240,14 @@ fn created(
 ) -> Outcome<CreatedDatabase> {
     let tenant = database.tenant.as_deref().unwrap_or_default();
     let engine = database.engine;
-    let parts = connection(state, engine, caller.project(), &database.name, tenant, password)?;
+    let parts = connection(
+        state,
+        engine,
+        caller.project(),
+        &database.name,
+        tenant,
+        password,
+    )?;
     Ok(CreatedDatabase {
         blueprint: database.workspace.clone(),
         database_type: engine.display_name(),
@@ -253,13 +260,11 @@ fn created(
 }
 
 /// The blueprints asked for, each checked.
-async fn wanted(
-    state: &AppState,
-    caller: &Caller,
-    request: &CreateTenant,
-) -> Outcome<Vec<String>> {
+async fn wanted(state: &AppState, caller: &Caller, request: &CreateTenant) -> Outcome<Vec<String>> {
     if request.databases.is_empty() {
-        return Err(Failure::bad("Field 'databases' must name at least one blueprint"));
+        return Err(Failure::bad(
+            "Field 'databases' must name at least one blueprint",
+        ));
     }
     let mut blueprints = Vec::new();
     for (at, database) in request.databases.iter().enumerate() {
@@ -282,7 +287,10 @@ async fn wanted(
         if let Some(region) = &database.region {
             check_region(state, &format!("databases[{at}].region"), region)?;
         }
-        let level = level(&format!("databases[{at}].isolation_level"), database.isolation_level.as_ref())?;
+        let level = level(
+            &format!("databases[{at}].isolation_level"),
+            database.isolation_level.as_ref(),
+        )?;
         if level == 2 {
             return Err(no_dedicated(caller));
         }
@@ -312,7 +320,12 @@ pub(super) fn check_region(state: &Shared, field: &str, region: &str) -> Outcome
     if state.config.regions.iter().any(|it| it.zone == region) {
         return Ok(());
     }
-    let zones: Vec<_> = state.config.regions.iter().map(|it| it.zone.as_str()).collect();
+    let zones: Vec<_> = state
+        .config
+        .regions
+        .iter()
+        .map(|it| it.zone.as_str())
+        .collect();
     Err(Failure::BadRequest(format!(
         "Field '{field}' must be one of {}",
         zones.join(", ")
@@ -387,7 +400,10 @@ pub(super) async fn changeable(
 ) -> Outcome<(TenantInfo, Vec<DatabaseInfo>)> {
     caller.tenant(tenant, Role::Admin)?;
     let (info, databases) = read(state, caller.project(), tenant).await?;
-    if databases.iter().any(|it| !caller.sees_database(tenant, &it.workspace)) {
+    if databases
+        .iter()
+        .any(|it| !caller.sees_database(tenant, &it.workspace))
+    {
         return Err(tenant_denied(tenant));
     }
     Ok((info, databases))
@@ -495,7 +511,10 @@ async fn delete(
     let hard = params.flag("hard")?;
     params.finish()?;
     changeable(&state, &caller, &id).await?;
-    state.work.delete_tenant(caller.project(), &id, hard).await?;
+    state
+        .work
+        .delete_tenant(caller.project(), &id, hard)
+        .await?;
     let what = if hard {
         "permanently deleted"
     } else {

@@ -1,11 +1,11 @@
 //! `/workspaces`.
 
 use axum::extract::State;
+use control_store::Entity;
 use control_store::ids::{Engine, ProjectId, Role};
 use control_store::names;
 use control_store::states::Mode;
 use control_store::workspaces::{ChangeInfo, WorkspaceInfo};
-use control_store::Entity;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
@@ -182,7 +182,11 @@ pub(super) fn connection(
     redis_user: &str,
     password: &str,
 ) -> Outcome<Connection> {
-    let endpoint = state.config.endpoints.get(&engine).ok_or_else(|| unavailable(engine))?;
+    let endpoint = state
+        .config
+        .endpoints
+        .get(&engine)
+        .ok_or_else(|| unavailable(engine))?;
     let (database, user) = match engine {
         Engine::Postgres | Engine::Mysql | Engine::Mongodb => (database, project.as_str()),
         Engine::Redis => ("0", redis_user),
@@ -319,7 +323,9 @@ pub(super) async fn find(
     name: &str,
 ) -> Outcome<WorkspaceInfo> {
     let (project, name) = (project.clone(), name.to_owned());
-    state.store(move |store| store.workspace(&project, &name)).await
+    state
+        .store(move |store| store.workspace(&project, &name))
+        .await
 }
 
 /// The workspace, if it has a blueprint.
@@ -345,7 +351,11 @@ async fn schema_of(
 ) -> Outcome<(Vec<String>, Option<String>)> {
     match workspace.mode {
         Mode::Tenant => {
-            let error = state.work.collect_changes(project, &workspace.name).await.err();
+            let error = state
+                .work
+                .collect_changes(project, &workspace.name)
+                .await
+                .err();
             let changes = changes(state, project, &workspace.name).await?;
             let statements = changes.into_iter().map(|it| it.statement).collect();
             Ok((statements, error.map(|error| unreadable(&error))))
@@ -376,7 +386,9 @@ fn create_table(table: &Table) -> String {
 
 async fn changes(state: &AppState, project: &ProjectId, name: &str) -> Outcome<Vec<ChangeInfo>> {
     let (project, name) = (project.clone(), name.to_owned());
-    state.store(move |store| store.changes(&project, &name)).await
+    state
+        .store(move |store| store.changes(&project, &name))
+        .await
 }
 
 /// That the workspace is gone.
@@ -593,8 +605,13 @@ async fn revert_change(
     let path = Some(change.search_path.trim()).filter(|path| !path.is_empty());
     let path = format!("SET LOCAL search_path TO {}", path.unwrap_or("''"));
     let database = names::workspace_database(&id)?;
-    super::queries::run_all(&state, &caller, &database, &["BEGIN", &path, &statement, "COMMIT"])
-        .await?;
+    super::queries::run_all(
+        &state,
+        &caller,
+        &database,
+        &["BEGIN", &path, &statement, "COMMIT"],
+    )
+    .await?;
     state.work.collect_changes(caller.project(), &id).await?;
     let newest_before = all.last().map_or(0, |it| it.id);
     let undone = Undone {
@@ -625,7 +642,10 @@ fn revertible(all: &[ChangeInfo], id: i64) -> Outcome<(&ChangeInfo, String)> {
         )
     })?;
     let subject = revert::subject(&change.statement).unwrap_or_default();
-    match all[at + 1..].iter().find(|it| revert::mentions(&it.statement, &subject)) {
+    match all[at + 1..]
+        .iter()
+        .find(|it| revert::mentions(&it.statement, &subject))
+    {
         Some(later) => Err(Failure::conflict(format!(
             "DDL {} builds on DDL {id}: revert or remove it first",
             later.id
@@ -694,7 +714,10 @@ async fn get_settings(
 
 /// Settings to change; what is left out stays. The first three are of PostgreSQL, MySQL and MongoDB, the others of Redis.
 #[derive(ToSchema)]
-#[allow(dead_code, reason = "for the document: which fields there are depends on the engine")]
+#[allow(
+    dead_code,
+    reason = "for the document: which fields there are depends on the engine"
+)]
 struct SaveSettings {
     /// Milliseconds after which a statement is cancelled.
     #[schema(minimum = 1, maximum = 86_400_000, example = 30000)]

@@ -75,7 +75,9 @@ fn create(rest: &mut Tokens<'_>) -> Option<String> {
     rest.keyword("ONLY");
     // An index lives in its table's schema.
     let table = rest.name()?;
-    let schema = table.rsplit_once('.').map(|(schema, _)| format!("{schema}."));
+    let schema = table
+        .rsplit_once('.')
+        .map(|(schema, _)| format!("{schema}."));
     Some(format!(
         "DROP INDEX IF EXISTS {}{index};",
         schema.unwrap_or_default()
@@ -91,7 +93,14 @@ fn add_column(rest: &mut Tokens<'_>) -> Option<String> {
     }
     let named = rest.keyword("COLUMN");
     rest.if_clause(true);
-    let constraints = ["CONSTRAINT", "PRIMARY", "UNIQUE", "FOREIGN", "CHECK", "EXCLUDE"];
+    let constraints = [
+        "CONSTRAINT",
+        "PRIMARY",
+        "UNIQUE",
+        "FOREIGN",
+        "CHECK",
+        "EXCLUDE",
+    ];
     let first = rest.0.first()?;
     if !named && constraints.iter().any(|word| first.is(word)) {
         return None;
@@ -100,7 +109,9 @@ fn add_column(rest: &mut Tokens<'_>) -> Option<String> {
     if column.contains('.') || rest.has_comma() {
         return None; // Several actions in one statement.
     }
-    Some(format!("ALTER TABLE {table} DROP COLUMN IF EXISTS {column};"))
+    Some(format!(
+        "ALTER TABLE {table} DROP COLUMN IF EXISTS {column};"
+    ))
 }
 
 struct Tokens<'a>(&'a [Token<'a>]);
@@ -244,20 +255,35 @@ mod tests {
     #[test]
     fn what_has_a_reverse() {
         for (statement, expected) in [
-            ("CREATE TABLE users (id SERIAL)", Some("DROP TABLE IF EXISTS users;")),
+            (
+                "CREATE TABLE users (id SERIAL)",
+                Some("DROP TABLE IF EXISTS users;"),
+            ),
             (
                 "create table if not exists app.\"My Users\" (id int)",
                 Some("DROP TABLE IF EXISTS app.\"My Users\";"),
             ),
-            ("CREATE TABLE t AS SELECT 1", Some("DROP TABLE IF EXISTS t;")),
-            ("/* a /* b */ */ CREATE -- c\n UNIQUE INDEX CONCURRENTLY i ON app.t (a)", Some("DROP INDEX IF EXISTS app.i;")),
-            ("CREATE INDEX i ON t (lower(a), b)", Some("DROP INDEX IF EXISTS i;")),
+            (
+                "CREATE TABLE t AS SELECT 1",
+                Some("DROP TABLE IF EXISTS t;"),
+            ),
+            (
+                "/* a /* b */ */ CREATE -- c\n UNIQUE INDEX CONCURRENTLY i ON app.t (a)",
+                Some("DROP INDEX IF EXISTS app.i;"),
+            ),
+            (
+                "CREATE INDEX i ON t (lower(a), b)",
+                Some("DROP INDEX IF EXISTS i;"),
+            ),
             ("CREATE INDEX ON t (a)", None),
             (
                 "ALTER TABLE users ADD COLUMN age numeric(10, 2) DEFAULT 'a,b'",
                 Some("ALTER TABLE users DROP COLUMN IF EXISTS age;"),
             ),
-            ("ALTER TABLE IF EXISTS ONLY users ADD age int", Some("ALTER TABLE users DROP COLUMN IF EXISTS age;")),
+            (
+                "ALTER TABLE IF EXISTS ONLY users ADD age int",
+                Some("ALTER TABLE users DROP COLUMN IF EXISTS age;"),
+            ),
             ("ALTER TABLE users ADD a int, ADD b int", None),
             ("ALTER TABLE users ADD CONSTRAINT c CHECK (true)", None),
             ("ALTER TABLE users ADD UNIQUE (a)", None),
@@ -272,10 +298,25 @@ mod tests {
 
     #[test]
     fn what_a_later_change_builds_on() {
-        assert_eq!(subject("CREATE TABLE app.users (id int)").as_deref(), Some("app.users"));
-        assert_eq!(subject("ALTER TABLE users ADD age int").as_deref(), Some("age"));
-        assert!(mentions("ALTER TABLE public.\"users\" ADD x int", "app.users"));
-        assert!(!mentions("CREATE TABLE users2 (t text DEFAULT 'users')", "users"));
-        assert!(mentions("CREATE FUNCTION f() AS $$ unfinished", "users"), "cannot tell: rather yes");
+        assert_eq!(
+            subject("CREATE TABLE app.users (id int)").as_deref(),
+            Some("app.users")
+        );
+        assert_eq!(
+            subject("ALTER TABLE users ADD age int").as_deref(),
+            Some("age")
+        );
+        assert!(mentions(
+            "ALTER TABLE public.\"users\" ADD x int",
+            "app.users"
+        ));
+        assert!(!mentions(
+            "CREATE TABLE users2 (t text DEFAULT 'users')",
+            "users"
+        ));
+        assert!(
+            mentions("CREATE FUNCTION f() AS $$ unfinished", "users"),
+            "cannot tell: rather yes"
+        );
     }
 }

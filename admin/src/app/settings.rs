@@ -90,9 +90,8 @@ where
 }
 
 fn patterns(value: &Value) -> Outcome<BTreeMap<String, RedisPattern>> {
-    let wrong = || {
-        Failure::bad("Field 'patterns' must be an object such as {\"cache:*\": {\"ttl\": 300}}")
-    };
+    let wrong =
+        || Failure::bad("Field 'patterns' must be an object such as {\"cache:*\": {\"ttl\": 300}}");
     let given = value.as_object().ok_or_else(wrong)?;
     given
         .iter()
@@ -128,7 +127,9 @@ mod tests {
         check(
             Engine::Postgres,
             json!({ "max_connections": 10 }),
-            Ok(json!({ "query_timeout_ms": 30000, "max_rows_per_query": 10000, "max_connections": 10 })),
+            Ok(
+                json!({ "query_timeout_ms": 30000, "max_rows_per_query": 10000, "max_connections": 10 }),
+            ),
         );
         check(
             Engine::Postgres,
@@ -143,12 +144,16 @@ mod tests {
         check(
             Engine::Postgres,
             json!({ "default_ttl": 5 }),
-            Err("Unknown field 'default_ttl': expected one of 'query_timeout_ms', 'max_rows_per_query', 'max_connections'"),
+            Err(
+                "Unknown field 'default_ttl': expected one of 'query_timeout_ms', 'max_rows_per_query', 'max_connections'",
+            ),
         );
         check(
             Engine::Redis,
             json!({ "patterns": { "cache:*": { "ttl": 300 } } }),
-            Ok(json!({ "default_ttl": 0, "max_keys": 0, "patterns": { "cache:*": { "ttl": 300 } } })),
+            Ok(
+                json!({ "default_ttl": 0, "max_keys": 0, "patterns": { "cache:*": { "ttl": 300 } } }),
+            ),
         );
         check(
             Engine::Redis,

@@ -63,7 +63,10 @@ mod tests {
         assert_eq!((found[0].name.as_str(), found[0].type_oid), ("id", 23));
         let data = b"\0\x01\0\0\0\x0242";
         assert_eq!(serde_json::to_string(&row(data, &found)).unwrap(), "[42]");
-        assert_eq!(serde_json::to_string(&row(b"\0\x01\xff\xff\xff\xff", &found)).unwrap(), "[null]");
+        assert_eq!(
+            serde_json::to_string(&row(b"\0\x01\xff\xff\xff\xff", &found)).unwrap(),
+            "[null]"
+        );
         for cut in 0..description.len() {
             assert!(columns(&description[..cut]).is_none(), "cut {cut}");
         }

@@ -196,8 +196,11 @@ impl Connection {
 
     async fn refuse_copy(&mut self) -> Outcome<()> {
         let mut out = Vec::new();
-        write::copy_fail(&mut out, b"COPY FROM STDIN is not possible by REST: use a driver")
-            .map_err(|error| broken(&error.to_string()))?;
+        write::copy_fail(
+            &mut out,
+            b"COPY FROM STDIN is not possible by REST: use a driver",
+        )
+        .map_err(|error| broken(&error.to_string()))?;
         self.send(&out).await
     }
 }
@@ -224,8 +227,8 @@ impl Answer {
                 self.open.rows.push(row);
             }
             tag::COMMAND_COMPLETE => {
-                let complete = CommandComplete::decode(body)
-                    .map_err(|error| broken(&error.to_string()))?;
+                let complete =
+                    CommandComplete::decode(body).map_err(|error| broken(&error.to_string()))?;
                 self.finish(complete);
             }
             tag::ERROR_RESPONSE => {
@@ -256,7 +259,11 @@ impl Answer {
 
 fn engine_error(body: &[u8]) -> Outcome<EngineError> {
     let fields = ErrorFields::decode(body).map_err(|error| broken(&error.to_string()))?;
-    let text = |tag| fields.get(tag).map(|it| String::from_utf8_lossy(it).into_owned());
+    let text = |tag| {
+        fields
+            .get(tag)
+            .map(|it| String::from_utf8_lossy(it).into_owned())
+    };
     Ok(EngineError {
         code: text(field::CODE).unwrap_or_default(),
         message: text(field::MESSAGE).unwrap_or_default(),

@@ -120,7 +120,10 @@ async fn results_have_a_limit_and_copy_is_refused() {
 #[tokio::test]
 async fn what_the_role_may_not_is_permission_denied() {
     let answer = [error("42501", "permission denied for table t"), ready()].concat();
-    assert!(matches!(ask(answer, 10).await, Err(Failure::PermissionDenied(_))));
+    assert!(matches!(
+        ask(answer, 10).await,
+        Err(Failure::PermissionDenied(_))
+    ));
     let answer = [error("42501", control_store::fault::DDL_REFUSED), ready()].concat();
     assert!(matches!(ask(answer, 10).await, Err(Failure::Engine(_))));
 }
