@@ -6,6 +6,8 @@
 pub mod cases;
 pub mod contender;
 pub mod environment;
+pub mod idle;
+pub mod ours;
 pub mod pgbench;
 pub mod process;
 pub mod procfs;

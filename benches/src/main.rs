@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use benches::cases;
-use benches::contender::start_rivals;
+use benches::contender::{Contender, Kind, start_pgbouncer, start_rivals};
 use benches::environment::{describe, load_average, split_processors};
 use benches::process::pin;
 use benches::report::markdown;
+use benches::results::IdleResult;
 use benches::results::Results;
 use benches::rivals::Lab;
+use benches::rivals::pgbouncer::Pooling;
 use benches::rivals::postgres::Postgres;
 use benches::runner::{Pace, run_all};
+use benches::{idle, ours};
 use clap::{Parser, Subcommand};
 
 /// Compares TenantsDB with other proxies by the processor time and memory they cost.
@@ -27,6 +30,9 @@ struct Arguments {
 enum Comparison {
     /// PostgreSQL proxies: PgBouncer and HAProxy.
     Postgres(Options),
+    /// Be the proxy that is measured; the comparison starts it.
+    #[command(hide = true)]
+    Proxy(ours::Arguments),
 }
 
 #[derive(clap::Args)]
@@ -64,7 +70,10 @@ impl Options {
 }
 
 fn main() -> Result<()> {
-    let Comparison::Postgres(options) = Arguments::parse().command;
+    let options = match Arguments::parse().command {
+        Comparison::Postgres(options) => options,
+        Comparison::Proxy(arguments) => return ours::be_proxy(&arguments),
+    };
     let results = compare(&options)?;
     if let Some(folder) = options.json.parent() {
         fs::create_dir_all(folder)?;
@@ -88,15 +97,38 @@ fn compare(options: &Options) -> Result<Results> {
     let load_before = load_average();
     let lab = Lab::new(proxy_cpus, load_cpus)?;
     let postgres = Postgres::start(&lab)?;
-    let contenders = start_rivals(&lab, &postgres)?;
+    let mut contenders = start_rivals(&lab, &postgres)?;
+    contenders.push(ours::start(&lab, &postgres, Kind::Ours)?);
+    contenders.push(ours::start(&lab, &postgres, Kind::OursEpoll)?);
     let large_row_file = lab.write("large-row.sql", "SELECT repeat('x', 1048576);\n")?;
     let pace = options.pace();
     let cases = run_all(&cases::all(), &contenders, pace, &large_row_file);
+    drop(contenders);
+    let idle = idle_memory(&lab, &postgres, options.quick);
     Ok(Results {
         environment: describe(&lab, &postgres, pace, &load_before)?,
         quick: options.quick,
-        ours_missing: Some("this version of the comparison has no column for it".into()),
+        ours_missing: None,
         cases,
-        idle: Vec::new(),
+        idle,
     })
+}
+
+/// Each figure is of a proxy that was started for it.
+fn idle_memory(lab: &Lab, postgres: &Postgres, quick: bool) -> Vec<IdleResult> {
+    let clients = if quick { 100 } else { 10_000 };
+    let mut found = Vec::new();
+    for tls in [false, true] {
+        let starts: [&dyn Fn() -> Result<Contender>; 2] = [
+            &|| start_pgbouncer(lab, postgres, Pooling::Transaction),
+            &|| ours::start(lab, postgres, Kind::Ours),
+        ];
+        for start in starts {
+            match start() {
+                Ok(contender) => found.push(idle::measure(&contender, clients, tls)),
+                Err(error) => eprintln!("no idle figure: {error:#}"),
+            }
+        }
+    }
+    found
 }

@@ -10,9 +10,14 @@ use crate::pgbench::Endpoint;
 use crate::process::{Process, RunAs, free_port, run_to_end};
 
 const BIN: &str = "/usr/lib/postgresql/15/bin";
-const USER: &str = "bench";
-const PASSWORD: &str = "bench-password";
-const DATABASE: &str = "bench";
+/// The role that all contenders log in with at the server.
+pub const USER: &str = "bench";
+/// Its password.
+pub const PASSWORD: &str = "bench-password";
+/// The database.
+pub const DATABASE: &str = "bench";
+/// The salt of the role's SCRAM verifier.
+pub const SALT: [u8; 16] = *b"tenantsdb-bench!";
 /// `pgbench -i -s`: 1,000,000 accounts, some 150 MB, all of it in shared buffers.
 pub const SCALE: u16 = 10;
 
@@ -110,7 +115,10 @@ impl Postgres {
         self.psql_when_ready(lab)?;
         self.psql(
             lab,
-            &format!("create role {USER} login password '{PASSWORD}'"),
+            &format!(
+                "create role {USER} login password '{}'",
+                crate::ours::server_verifier()?
+            ),
         )?;
         self.psql(lab, &format!("create database {DATABASE} owner {USER}"))?;
         let (port, scale) = (self.port.to_string(), SCALE.to_string());
