@@ -920,6 +920,7 @@ async fn raw_login(lab: &Lab) -> (tokio::net::TcpStream, Vec<u8>) {
     use protocol_postgres::frontend::write;
     use protocol_postgres::scram::{Client, ClientBinding, Credentials, Nonce, SCRAM_SHA_256};
     let mut stream = tokio::net::TcpStream::connect(lab.address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
     let mut out = Vec::new();
     let parameters = [
         (&b"user"[..], PROJECT.as_bytes()),
