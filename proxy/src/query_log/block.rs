@@ -14,6 +14,7 @@ use control_store::logs::Source;
 use super::codec::{Cursor, SUM, checksum, put_difference, put_varint};
 use super::counters::Totals;
 use super::entry::{Before, Entry, Texts, put_text, take_text};
+use super::search::Needle;
 
 /// Lengths of head and data, and the head's checksum.
 pub(super) const PREFIX: usize = 4 + 4 + SUM;
@@ -527,10 +528,10 @@ pub(super) struct Reader<B> {
     chunks: Vec<Option<Unpacked>>,
 }
 
-/// A chunk's bytes and where its texts are in them.
+/// A chunk's bytes, and where its texts are in them once one has been asked for.
 struct Unpacked {
     plain: Vec<u8>,
-    texts: Vec<(usize, usize, bool)>,
+    texts: Option<Vec<(usize, usize, bool)>>,
 }
 
 fn damaged() -> io::Error {
@@ -589,26 +590,76 @@ impl<B: Bytes> Reader<B> {
 
     /// A text, and whether it was cut.
     pub(super) fn text(&mut self, number: u32) -> io::Result<(&[u8], bool)> {
-        let after = self
-            .head
-            .chunks
-            .partition_point(|it| it.first_text <= number);
-        let place = after.checked_sub(1).ok_or_else(damaged)?;
+        let place = self.place_of(number)?;
         let chunk = self.head.chunks.get(place).ok_or_else(damaged)?;
+        let (first, count) = (chunk.first_text, chunk.texts);
+        let unpacked = self.unpacked(place)?;
+        if unpacked.texts.is_none() {
+            unpacked.texts = Some(spans(&unpacked.plain, count).ok_or_else(damaged)?);
+        }
+        let spans = unpacked.texts.as_deref().unwrap_or_default();
+        let (start, end, cut) = *spans.get((number - first) as usize).ok_or_else(damaged)?;
+        Ok((unpacked.plain.get(start..end).unwrap_or_default(), cut))
+    }
+
+    /// The chunk that a text is in.
+    fn place_of(&self, number: u32) -> io::Result<usize> {
+        let chunks = &self.head.chunks;
+        let after = chunks.partition_point(|it| it.first_text <= number);
+        after.checked_sub(1).ok_or_else(damaged)
+    }
+
+    fn unpacked(&mut self, place: usize) -> io::Result<&mut Unpacked> {
         if self.chunks.get(place).is_some_and(Option::is_none) {
-            let unpacked = unpack(&self.piece(&chunk.piece)?, chunk).ok_or_else(damaged)?;
+            let chunk = self.head.chunks.get(place).ok_or_else(damaged)?;
+            let plain = unpack(&self.piece(&chunk.piece)?, chunk).ok_or_else(damaged)?;
             if let Some(slot) = self.chunks.get_mut(place) {
-                *slot = Some(unpacked);
+                *slot = Some(Unpacked { plain, texts: None });
             }
         }
-        let Some(Some(unpacked)) = self.chunks.get(place) else {
-            return Err(damaged());
-        };
-        let (start, end, cut) = *unpacked
-            .texts
-            .get((number - chunk.first_text) as usize)
-            .ok_or_else(damaged)?;
-        Ok((unpacked.plain.get(start..end).unwrap_or_default(), cut))
+        let slot = self.chunks.get_mut(place);
+        slot.and_then(Option::as_mut).ok_or_else(damaged)
+    }
+
+    /// Which texts, of those that these entries name, hold the needle. A chunk is searched as a whole first: most hold none.
+    pub(super) fn texts_with(
+        &mut self,
+        needle: &Needle,
+        entries: &[Entry],
+    ) -> io::Result<Vec<bool>> {
+        let mut known = vec![false; self.texts()];
+        let mut chunks: Vec<Option<bool>> = vec![None; self.head.chunks.len()];
+        let mut looked = vec![false; known.len()];
+        let mut last = (0, 0, 0); // Neighbours are mostly in one chunk.
+        for entry in entries {
+            let number = entry.text as usize;
+            match looked.get_mut(number) {
+                Some(looked) if *looked => continue,
+                Some(looked) => *looked = true,
+                None => return Err(damaged()),
+            }
+            if !(last.1..last.2).contains(&number) {
+                let place = self.place_of(entry.text)?;
+                let chunk = self.head.chunks.get(place).ok_or_else(damaged)?;
+                let first = chunk.first_text as usize;
+                last = (place, first, first + chunk.texts as usize);
+            }
+            let place = last.0;
+            let may_be = match chunks.get(place).copied().flatten() {
+                Some(known) => known,
+                None => {
+                    let found = needle.may_be_in(&self.unpacked(place)?.plain);
+                    if let Some(chunk) = chunks.get_mut(place) {
+                        *chunk = Some(found);
+                    }
+                    found
+                }
+            };
+            if may_be && let Some(known) = known.get_mut(number) {
+                *known = needle.is_in(self.text(entry.text)?.0);
+            }
+        }
+        Ok(known)
     }
 
     /// How many texts there are.
@@ -641,17 +692,39 @@ impl<B: Bytes> Reader<B> {
     }
 }
 
-fn unpack(packed: &[u8], chunk: &Chunk) -> Option<Unpacked> {
+impl<'a> Reader<&'a [u8]> {
+    /// A block of this head and data, with the checksums put right: fuzzers do not guess them.
+    pub(super) fn unsummed(head: &[u8], data: &'a [u8]) -> Option<Self> {
+        let mut head = Head::decode(head, u32::try_from(data.len()).ok()?)?;
+        let groups = head.groups.iter_mut().map(|it| &mut it.piece);
+        for piece in groups.chain(head.chunks.iter_mut().map(|it| &mut it.piece)) {
+            piece.sum = short_sum(&data.read(piece.at, piece.len).ok()?);
+        }
+        let mut chunks = Vec::new();
+        chunks.resize_with(head.chunks.len(), || None);
+        Some(Self {
+            bytes: data,
+            head,
+            data_at: 0,
+            chunks,
+        })
+    }
+}
+
+fn unpack(packed: &[u8], chunk: &Chunk) -> Option<Vec<u8>> {
     // LZ4 makes at most 255 bytes of one: what claims more is damage, and gets no memory.
     (chunk.unpacked as usize <= (packed.len() + 1).saturating_mul(255)).then_some(())?;
-    let plain = lz4_flex::block::decompress(packed, chunk.unpacked as usize).ok()?;
-    let mut cursor = Cursor::new(&plain);
-    let mut texts = Vec::new();
-    for _ in 0..chunk.texts {
+    lz4_flex::block::decompress(packed, chunk.unpacked as usize).ok()
+}
+
+/// Where so many texts are in a chunk that holds nothing else.
+fn spans(plain: &[u8], count: u32) -> Option<Vec<(usize, usize, bool)>> {
+    let mut cursor = Cursor::new(plain);
+    let mut spans = Vec::new();
+    for _ in 0..count {
         let (text, cut) = take_text(&mut cursor)?;
         let end = plain.len() - cursor.remaining();
-        texts.push((end - text.len(), end, cut));
+        spans.push((end - text.len(), end, cut));
     }
-    cursor.is_empty().then_some(())?;
-    Some(Unpacked { plain, texts })
+    cursor.is_empty().then_some(spans)
 }

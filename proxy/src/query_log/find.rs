@@ -1,14 +1,13 @@
 //! Finds entries, newest first.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 
 use control_store::DatabaseId;
 use control_store::logs::{LogEntry, LogFilter, LogPage};
 
 use super::block::{Group, InFile, Reader, Summary};
-use super::counters::lock;
 use super::entry::Entry;
 use super::gathered::Gathered;
 use super::search::Needle;
@@ -109,19 +108,14 @@ impl Search {
                     return false;
                 };
                 let since = self.wanted.get(place).map_or(u64::MAX, |it| it.1);
-                self.fits(entry, since)
-                    && self
-                        .text_fits(entry.text, &mut known, |text| {
-                            Ok(gathered.texts.get(text).0)
-                        })
-                        .unwrap_or(false)
+                self.fits(entry, since) && self.text_fits(entry.text, &mut known, gathered)
             })
             .collect();
         found.sort_by_key(|it| std::cmp::Reverse(it.ended_at_us));
         found.truncate(self.reach());
-        let shown = |entry: &&Entry| Hit {
-            ended_at_us: entry.ended_at_us,
-            what: What::Gathered(shown(entry, gathered.texts.get(entry.text))),
+        let shown = |entry: &&Entry| {
+            let shown = shown(entry, gathered.texts.get(entry.text));
+            Hit::Gathered(Box::new(shown), entry.ended_at_us)
         };
         found.iter().map(shown).collect()
     }
@@ -135,67 +129,50 @@ impl Search {
     }
 
     /// Each text is searched once, however many entries share it.
-    fn text_fits<'a>(
-        &self,
-        number: u32,
-        known: &mut [Option<bool>],
-        text: impl FnOnce(u32) -> io::Result<&'a [u8]>,
-    ) -> io::Result<bool> {
-        let Some(needle) = &self.needle else {
-            return Ok(true);
+    fn text_fits(&self, number: u32, known: &mut [Option<bool>], gathered: &Gathered) -> bool {
+        let (Some(needle), Some(known)) = (&self.needle, known.get_mut(number as usize)) else {
+            return self.needle.is_none();
         };
-        match known.get_mut(number as usize) {
-            Some(Some(fits)) => Ok(*fits),
-            Some(unknown) => Ok(*unknown.insert(needle.is_in(text(number)?))),
-            None => Ok(false),
-        }
+        *known.get_or_insert_with(|| needle.is_in(gathered.texts.get(number).0))
     }
 
-    fn in_block(&self, candidate: &Candidate) -> io::Result<Vec<Hit>> {
+    /// A block's answers, oldest first.
+    fn in_block(&self, candidate: &Candidate) -> io::Result<Found> {
         let mut reader = Reader::open(candidate.bytes.clone())?;
-        let mut found = Vec::new();
+        let mut entries = Vec::new();
         for &(database, since) in &self.wanted {
             if let Some(group) = reader.head.group(database)
                 && self.may_be_in_group(group, since)
             {
                 reader.entries(group, |entry| {
                     if self.fits(&entry, since) {
-                        found.push(entry);
+                        entries.push(entry);
                     }
                 })?;
             }
         }
-        if self.needle.is_some() {
-            let mut known = vec![None; reader.texts()];
-            let mut fitting = Vec::new();
-            for entry in found {
-                if self.text_fits(entry.text, &mut known, |text| Ok(reader.text(text)?.0))? {
-                    fitting.push(entry);
-                }
-            }
-            found = fitting;
+        if let Some(needle) = &self.needle {
+            let fits = reader.texts_with(needle, &entries)?;
+            entries.retain(|it| fits.get(it.text as usize) == Some(&true));
         }
-        found.sort_by_key(|it| std::cmp::Reverse(it.ended_at_us));
-        let reader = Arc::new(Mutex::new(reader));
-        let hit = |entry: Entry| Hit {
-            ended_at_us: entry.ended_at_us,
-            what: What::InBlock(entry, Arc::clone(&reader)),
-        };
-        Ok(found.into_iter().map(hit).collect())
+        if self.wanted.len() > 1 {
+            entries.sort_by_key(|it| it.ended_at_us);
+        }
+        Ok(Some((reader, entries)))
     }
 
     /// A damaged block costs its own entries only.
-    fn in_block_if_whole(&self, candidate: &Candidate) -> io::Result<Vec<Hit>> {
+    fn in_block_if_whole(&self, candidate: &Candidate) -> io::Result<Found> {
         match self.in_block(candidate) {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 tracing::error!(%error, offset = candidate.bytes.offset, "entries of the query log cannot be read");
-                Ok(Vec::new())
+                Ok(None)
             }
             other => other,
         }
     }
 
-    fn in_blocks(&self, candidates: &[Candidate]) -> io::Result<Vec<Hit>> {
+    fn in_blocks(&self, candidates: &[Candidate]) -> io::Result<Vec<Found>> {
         let [first, others @ ..] = candidates else {
             return Ok(Vec::new());
         };
@@ -204,14 +181,14 @@ impl Search {
                 .iter()
                 .map(|it| scope.spawn(|| self.in_block_if_whole(it)))
                 .collect();
-            let mut hits = self.in_block_if_whole(first)?;
+            let mut all = vec![self.in_block_if_whole(first)?];
             for other in others {
                 let found = other
                     .join()
                     .map_err(|_| io::Error::other("a search of the query log has panicked"))?;
-                hits.extend(found?);
+                all.push(found?);
             }
-            Ok(hits)
+            Ok(all)
         })
     }
 
@@ -221,31 +198,33 @@ impl Search {
         let mut page = Page {
             skip: self.skip,
             limit: self.limit,
+            readers: Vec::new(),
             page: LogPage::default(),
         };
         let mut pending = gathered;
         let mut rest = candidates;
         let mut at_a_time = 1;
         loop {
-            pending.sort_by_key(|it| it.ended_at_us);
+            pending.sort_by_key(Hit::ended_at_us);
             let next = rest.first().map_or(0, |it| it.latest_us);
-            while pending.last().is_some_and(|it| it.ended_at_us >= next) {
-                if let Some(hit) = pending.pop()
-                    && !page.take(hit)?
-                {
-                    return Ok(page.page);
-                }
-            }
-            if rest.is_empty() {
+            let later = pending.partition_point(|it| it.ended_at_us() < next);
+            if !page.take(&mut pending, later)? || rest.is_empty() {
                 return Ok(page.page);
             }
             let (now, later) = rest.split_at(at_a_time.min(rest.len()));
-            pending.extend(self.in_blocks(now)?);
+            for (reader, entries) in self.in_blocks(now)?.into_iter().flatten() {
+                let place = page.readers.len();
+                page.readers.push(reader);
+                pending.extend(entries.into_iter().map(|it| Hit::InBlock(it, place)));
+            }
             rest = later;
             at_a_time = AT_A_TIME;
         }
     }
 }
+
+/// A block and its answers; `None` if it is damaged.
+type Found = Option<(Reader<InFile>, Vec<Entry>)>;
 
 /// A block that may hold answers.
 pub(super) struct Candidate {
@@ -254,21 +233,17 @@ pub(super) struct Candidate {
 }
 
 /// An answer.
-pub(super) struct Hit {
-    ended_at_us: u64,
-    what: What,
+pub(super) enum Hit {
+    Gathered(Box<LogEntry>, u64),
+    /// With the number of its block's reader.
+    InBlock(Entry, usize),
 }
 
-enum What {
-    Gathered(LogEntry),
-    InBlock(Entry, Arc<Mutex<Reader<InFile>>>),
-}
-
-impl What {
-    fn shown(self) -> io::Result<LogEntry> {
+impl Hit {
+    fn ended_at_us(&self) -> u64 {
         match self {
-            Self::Gathered(entry) => Ok(entry),
-            Self::InBlock(entry, reader) => Ok(shown(&entry, lock(&reader).text(entry.text)?)),
+            Self::Gathered(_, ended_at_us) => *ended_at_us,
+            Self::InBlock(entry, _) => entry.ended_at_us,
         }
     }
 }
@@ -276,21 +251,44 @@ impl What {
 struct Page {
     skip: u64,
     limit: usize,
+    readers: Vec<Reader<InFile>>,
     page: LogPage,
 }
 
 impl Page {
-    /// Whether more are wanted.
-    fn take(&mut self, hit: Hit) -> io::Result<bool> {
-        if self.skip > 0 {
-            self.skip -= 1;
-        } else if self.page.entries.len() < self.limit {
-            self.page.entries.push(hit.what.shown()?);
-        } else {
-            self.page.has_more = true;
-            return Ok(false);
+    /// Takes the hits from that place on, the last first. Says whether more are wanted.
+    fn take(&mut self, hits: &mut Vec<Hit>, from: usize) -> io::Result<bool> {
+        let ready = hits.len() - from;
+        let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(ready);
+        self.skip -= skipped as u64;
+        hits.truncate(hits.len() - skipped);
+        while hits.len() > from
+            && let Some(hit) = hits.pop()
+        {
+            if self.page.entries.len() >= self.limit {
+                self.page.has_more = true;
+                return Ok(false);
+            }
+            let shown = self.shown(hit)?;
+            self.page.entries.push(shown);
+        }
+        if hits.is_empty() {
+            self.readers.clear();
         }
         Ok(true)
+    }
+
+    fn shown(&mut self, hit: Hit) -> io::Result<LogEntry> {
+        match hit {
+            Hit::Gathered(entry, _) => Ok(*entry),
+            Hit::InBlock(entry, reader) => {
+                let reader = self
+                    .readers
+                    .get_mut(reader)
+                    .ok_or_else(|| io::Error::other("no reader of that block"))?;
+                Ok(shown(&entry, reader.text(entry.text)?))
+            }
+        }
     }
 }
 

@@ -106,6 +106,13 @@ pub(super) fn batch(gathered: &mut Gathered) -> Vec<u8> {
     out
 }
 
+/// A journal of the batch that is due, and that batch's body.
+pub(super) fn example(gathered: &mut Gathered) -> (Vec<u8>, Vec<u8>) {
+    let batch = batch(gathered);
+    let body = batch.get(PREFIX..).unwrap_or_default().to_vec();
+    ([&MAGIC[..], &batch].concat(), body)
+}
+
 /// What a journal held.
 #[derive(Debug, Default)]
 pub(super) struct Read {
@@ -146,6 +153,11 @@ pub(super) fn read(bytes: &[u8], sealed: u64) -> Read {
     }
     read.torn = rest.len();
     read
+}
+
+/// Whether a batch has this body.
+pub(super) fn is_batch(body: &[u8]) -> bool {
+    Batch::decode(body, 0, 0).is_some()
 }
 
 fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {

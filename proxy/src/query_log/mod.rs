@@ -13,6 +13,8 @@ mod entry;
 mod find;
 mod forgotten;
 mod gathered;
+#[doc(hidden)]
+pub mod hostile;
 mod journal;
 mod log;
 mod mask;
@@ -31,15 +33,3 @@ mod tests;
 pub use log::{QueryLog, QueryLogConfig};
 pub use record::{ErrorCode, StatementRecord};
 pub use ring::WorkerLog;
-
-/// Whether these bytes are a whole block of a segment file: for the fuzz targets.
-#[doc(hidden)]
-pub fn is_block(bytes: &[u8]) -> bool {
-    block::Reader::open(bytes).is_ok_and(|mut reader| reader.check().is_ok())
-}
-
-/// How many batches of a journal file are whole: for the fuzz targets.
-#[doc(hidden)]
-pub fn batches_in_journal(bytes: &[u8]) -> usize {
-    journal::read(bytes, 0).batches
-}

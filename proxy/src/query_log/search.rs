@@ -39,6 +39,11 @@ impl Needle {
             .contains(&self.text)
     }
 
+    /// Whether it may be in one of several texts that stand in `texts`; if not, it is in none.
+    pub(super) fn may_be_in(&self, texts: &[u8]) -> bool {
+        !self.text.is_ascii() || self.find(texts, 0).is_some()
+    }
+
     /// Where it begins in `text`, at `from` or later. For ASCII needles.
     pub(super) fn find(&self, text: &[u8], from: usize) -> Option<usize> {
         let needle = self.text.as_bytes();
