@@ -1,83 +1,13 @@
-//! The PostgreSQL engine on a real server: databases, tracked changes, deployments, and the wall that a native role is.
+//! The PostgreSQL engine on a real server: databases, tracked changes, deployments.
 
-use std::os::unix::fs::PermissionsExt as _;
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod common;
+
 use std::time::Duration;
 
-use control_store::ids::{Engine, ServerId};
-use control_store::snapshot::{NativeRole, NativeRoles, ServerAddress};
+use common::{Lab, change};
 use engines::postgres::PostgresEngine;
-use engines::provisioner::Provisioner as _;
-use engines::provisioner::local::LocalProvisioner;
-use engines::{
-    ApplyOptions, Change, DatabaseEngine as _, DatabaseSpec, DatabaseUse, EngineError, ServerAccess,
-};
-use tempfile::TempDir;
-use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls};
-
-struct Lab {
-    provisioner: LocalProvisioner,
-    server: ServerAccess,
-    _folder: TempDir,
-}
-
-impl Lab {
-    async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let provisioner = LocalProvisioner::open(folder.path()).unwrap();
-        let id = ServerId(1);
-        let address = provisioner.start(Engine::Postgres, id).await.unwrap();
-        Self {
-            provisioner,
-            server: ServerAccess { id, address },
-            _folder: folder,
-        }
-    }
-
-    async fn database(&self, name: &str, usage: DatabaseUse) -> NativeRoles {
-        let roles = PostgresEngine.new_roles().unwrap();
-        let spec = DatabaseSpec {
-            name,
-            usage,
-            roles: &roles,
-        };
-        for _ in 0..2 {
-            PostgresEngine
-                .create_database(&self.server, &spec)
-                .await
-                .unwrap();
-        }
-        roles
-    }
-
-    async fn connect(&self, database: &str, role: &NativeRole) -> Client {
-        self.try_connect(database, role).await.unwrap()
-    }
-
-    async fn try_connect(
-        &self,
-        database: &str,
-        role: &NativeRole,
-    ) -> Result<Client, tokio_postgres::Error> {
-        let ServerAddress::Unix(socket) = &self.server.address else {
-            panic!("not a socket")
-        };
-        let mut config = Config::new();
-        config
-            .host_path(socket.parent().unwrap())
-            .user(&*role.name)
-            .password(&*role.password)
-            .dbname(database);
-        let (client, connection) = config.connect(NoTls).await?;
-        tokio::spawn(connection);
-        Ok(client)
-    }
-
-    async fn stop(self) {
-        self.provisioner.stop_all().await;
-    }
-}
+use engines::{ApplyOptions, Change, DatabaseEngine as _, DatabaseUse, EngineError};
 
 async fn tracked(lab: &Lab, after: i64) -> Vec<String> {
     let found = PostgresEngine
@@ -85,14 +15,6 @@ async fn tracked(lab: &Lab, after: i64) -> Vec<String> {
         .await
         .unwrap();
     found.into_iter().map(|it| it.statement).collect()
-}
-
-fn change(id: i64, statement: &str) -> Change {
-    Change {
-        id,
-        statement: statement.into(),
-        search_path: "\"$user\", public".into(),
-    }
 }
 
 #[tokio::test]
@@ -296,228 +218,269 @@ async fn removing_a_database_removes_its_roles() {
     lab.stop().await;
 }
 
-/// Invariants 1 and 2, the second wall: whatever the proxy lets through, the native role can do nothing but data.
 #[tokio::test]
-async fn a_tenants_role_cannot_escape_by_any_statement() {
+async fn changes_are_numbered_as_they_commit() {
     let lab = Lab::start().await;
-    let other = lab.database("shop__globex", DatabaseUse::Tenant).await;
-    let roles = lab.database("shop__acme", DatabaseUse::Tenant).await;
-    let made = [change(1, "CREATE TABLE a (id int PRIMARY KEY, name text)")];
-    PostgresEngine
-        .apply(
-            &lab.server,
-            "shop__acme",
-            &roles,
-            &made,
-            &ApplyOptions::default(),
-        )
+    let roles = lab
+        .database("shop_workspace", DatabaseUse::TenantWorkspace)
+        .await;
+    let other = lab
+        .database("other_workspace", DatabaseUse::ControlWorkspace)
+        .await;
+    // An open transaction elsewhere on the server holds nothing up.
+    let elsewhere = lab.connect("other_workspace", &other.admin).await;
+    elsewhere
+        .batch_execute("BEGIN; CREATE TABLE open (id int)")
         .await
         .unwrap();
-    let neighbour = lab.connect("shop__globex", &other.admin).await;
-    let pid: i32 = neighbour
-        .query_one("SELECT pg_backend_pid()", &[])
+    let first = lab.connect("shop_workspace", &roles.admin).await;
+    let second = lab.connect("shop_workspace", &roles.admin).await;
+    first
+        .batch_execute("BEGIN; CREATE TABLE late (id int)")
         .await
-        .unwrap()
-        .get(0);
-    let terminate = format!("SELECT pg_terminate_backend({pid})");
-    let cancel = format!("SELECT pg_cancel_backend({pid})");
-    let become_other = format!("SET ROLE {}", other.admin.name);
-    let become_owner = format!("SET ROLE {}_owner", roles.admin.name);
-    let statements = [
-        "CREATE TABLE x (a int)",
-        "CREATE TABLE public.x AS SELECT 1",
-        "SELECT 1 INTO x",
-        "CREATE SCHEMA s",
-        "CREATE VIEW v AS SELECT 1",
-        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-        "CREATE TYPE t AS ENUM ('a')",
-        "CREATE SEQUENCE s",
-        "CREATE EXTENSION hstore",
-        "CREATE EXTENSION dblink",
-        "CREATE EXTENSION postgres_fdw",
-        "CREATE LANGUAGE plperlu",
-        "CREATE DATABASE mine",
-        "CREATE ROLE mallory",
-        "CREATE USER mallory SUPERUSER",
-        "CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION _tenantsdb.session_locks()",
-        "CREATE TABLESPACE t LOCATION '/tmp'",
-        "CREATE PUBLICATION p FOR ALL TABLES",
-        "CREATE SUBSCRIPTION s CONNECTION 'host=/' PUBLICATION p",
-        "CREATE SERVER s FOREIGN DATA WRAPPER postgres_fdw",
-        "CREATE INDEX ON a (name)",
-        "CREATE TRIGGER t BEFORE INSERT ON a EXECUTE FUNCTION suppress_redundant_updates_trigger()",
-        "CREATE RULE r AS ON INSERT TO a DO NOTHING",
-        "CREATE POLICY p ON a",
-        "ALTER TABLE a ADD COLUMN b int",
-        "ALTER TABLE a DISABLE TRIGGER ALL",
-        "ALTER TABLE a OWNER TO CURRENT_USER",
-        "ALTER SYSTEM SET work_mem = '1GB'",
-        "ALTER DATABASE shop__acme SET work_mem = '1GB'",
-        "ALTER DATABASE shop__acme RENAME TO x",
-        "ALTER ROLE CURRENT_USER SUPERUSER",
-        "ALTER ROLE CURRENT_USER CREATEDB",
-        "DROP TABLE a",
-        "DROP SCHEMA public CASCADE",
-        "DROP DATABASE shop__globex",
-        "GRANT ALL ON a TO PUBLIC WITH GRANT OPTION; CREATE TABLE x ()",
-        "COMMENT ON TABLE a IS 'x'",
-        "REINDEX TABLE a",
-        "CLUSTER a USING a_pkey",
-        "REFRESH MATERIALIZED VIEW a",
-        "LOCK TABLE pg_authid",
-        "COPY a TO PROGRAM 'cat'",
-        "COPY a FROM PROGRAM 'id'",
-        "COPY a TO '/tmp/x'",
-        "COPY a FROM '/etc/passwd'",
-        "SELECT pg_read_file('/etc/passwd')",
-        "SELECT pg_read_binary_file('PG_VERSION')",
-        "SELECT pg_ls_dir('.')",
-        "SELECT pg_ls_logdir()",
-        "SELECT pg_stat_file('PG_VERSION')",
-        "SELECT lo_import('/etc/passwd')",
-        "SELECT lo_export(1, '/tmp/x')",
-        "SELECT pg_reload_conf()",
-        "SELECT pg_rotate_logfile()",
-        "SELECT pg_switch_wal()",
-        "SELECT pg_create_logical_replication_slot('s', 'pgoutput')",
-        "SELECT pg_logical_emit_message(true, 'a', 'b') FROM pg_replication_slots",
-        "SELECT * FROM pg_authid",
-        "SELECT * FROM pg_shadow",
-        "SELECT * FROM pg_user_mapping",
-        "SELECT * FROM pg_subscription",
-        "SELECT * FROM pg_largeobject",
-        "SELECT * FROM pg_statistic",
-        "SELECT * FROM pg_hba_file_rules",
-        "SELECT * FROM pg_file_settings",
-        "SELECT datname FROM pg_database",
-        "SELECT * FROM pg_stat_activity",
-        "SELECT * FROM pg_stat_get_activity(NULL)",
-        "SELECT * FROM pg_locks",
-        "SELECT * FROM pg_stat_database",
-        "SELECT * FROM pg_stat_replication",
-        "SELECT pg_database_size('shop__globex')",
-        "SELECT * FROM pg_db_role_setting",
-        "SHOW data_directory",
-        "SHOW config_file",
-        "SET ROLE tenantsdb",
-        "SET SESSION AUTHORIZATION tenantsdb",
-        "SET session_replication_role = replica",
-        "SET log_statement = 'all'",
-        "SET session_preload_libraries = 'x'",
-        "SET temp_tablespaces = 'pg_global'; CREATE TEMP TABLE t (a int) TABLESPACE pg_global",
-        "LOAD '/tmp/x.so'",
-        "SELECT set_config('log_min_messages', 'panic', false)",
-        "INSERT INTO _tenantsdb.ledger VALUES (9)",
-        "DELETE FROM _tenantsdb.ledger",
-        "SELECT * FROM _tenantsdb.ledger",
-        "DROP FUNCTION _tenantsdb.session_locks()",
-        "CREATE OR REPLACE FUNCTION _tenantsdb.session_locks() RETURNS bigint LANGUAGE sql AS 'SELECT 1'",
-        "UPDATE pg_catalog.pg_authid SET rolsuper = true",
-        "DELETE FROM pg_catalog.pg_class",
-        "DO $$ BEGIN CREATE TABLE x (a int); END $$",
-        "DO $$ BEGIN EXECUTE 'COPY a TO PROGRAM ''cat'''; END $$",
-        "DO $$ BEGIN EXECUTE 'ALTER ROLE CURRENT_USER SUPERUSER'; END $$",
-        "DO LANGUAGE plpython3u 'pass'",
-        "CHECKPOINT",
-        &terminate,
-        &cancel,
-        &become_other,
-        &become_owner,
-    ];
-    for role in [&roles.admin, &roles.write, &roles.read] {
-        let client = lab.connect("shop__acme", role).await;
-        for statement in statements {
-            let outcome = client.batch_execute(statement).await;
-            assert!(outcome.is_err(), "{} may: {statement}", role.name);
-        }
-        for database in ["shop__globex", "postgres", "template1"] {
-            let refused = lab.try_connect(database, role).await.err().unwrap();
-            let code = refused.code();
-            assert_eq!(code, Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{database}");
-        }
-    }
-    assert!(neighbour.batch_execute("SELECT 1").await.is_ok());
-    // Temporary objects do not stand before the catalog's for what runs as the superuser.
-    const EVIL: &str = "CREATE FUNCTION pg_temp.evil() RETURNS bigint LANGUAGE plpgsql AS
-        $$ BEGIN EXECUTE 'CREATE ROLE mallory SUPERUSER'; RETURN 1; END $$";
-    for statement in [
-        "CREATE VIEW pg_temp.pg_locks AS SELECT 'advisory'::text AS locktype, pg_backend_pid() AS pid, pg_temp.evil() = 1 AS granted",
-        "CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (pg_temp.evil() = 1)",
-        "CREATE DOMAIN pg_temp.int8 AS pg_catalog.int8 CHECK (pg_temp.evil() = 1)",
+        .unwrap();
+    second
+        .batch_execute("CREATE TABLE early (id int)")
+        .await
+        .unwrap();
+    let seen = PostgresEngine
+        .tracked_changes(&lab.server, "shop_workspace", 0)
+        .await
+        .unwrap();
+    assert_eq!(seen.len(), 1);
+    assert_eq!(seen[0].statement, "CREATE TABLE early (id int)");
+    first.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(
+        tracked(&lab, seen[0].position).await,
+        ["CREATE TABLE late (id int)"]
+    );
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_no_change_of_the_schema_is_not_tracked() {
+    let lab = Lab::start().await;
+    let roles = lab
+        .database("shop_workspace", DatabaseUse::TenantWorkspace)
+        .await;
+    let client = lab.connect("shop_workspace", &roles.admin).await;
+    for (statement, counts) in [
+        ("CREATE TABLE a (id serial PRIMARY KEY, name text)", true),
+        ("CREATE EXTENSION citext", true),
+        ("CREATE SCHEMA s CREATE TABLE t (id int)", true),
+        ("SELECT id INTO copied FROM a", true),
+        ("CREATE MATERIALIZED VIEW m AS SELECT * FROM a", true),
+        ("CREATE INDEX CONCURRENTLY named ON a (name)", true),
+        ("COMMENT ON COLUMN a.name IS 'x'", true),
+        (
+            "CREATE TYPE mood AS ENUM ('x'); ALTER TYPE mood ADD VALUE 'y'",
+            true,
+        ),
+        (
+            "CREATE RULE r AS ON DELETE TO copied DO INSTEAD NOTHING",
+            true,
+        ),
+        ("CREATE POLICY p ON a", true),
+        ("DROP TABLE copied, s.t", true),
+        ("REFRESH MATERIALIZED VIEW m", false),
+        (
+            "GRANT SELECT ON a TO PUBLIC; REVOKE SELECT ON a FROM PUBLIC",
+            false,
+        ),
+        ("ALTER TABLE a OWNER TO CURRENT_USER", false),
+        (
+            "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC",
+            false,
+        ),
+        ("CREATE TABLE IF NOT EXISTS a (id int)", false),
+        ("DROP TABLE IF EXISTS nothing", false),
+        ("CREATE TEMP TABLE t AS SELECT 1", false),
+        (
+            "ALTER TABLE t ADD COLUMN x int; CREATE INDEX ON t (x)",
+            false,
+        ),
+        ("DISCARD TEMP", false),
+        ("TRUNCATE a; VACUUM a", false),
     ] {
-        let client = lab.connect("shop__acme", &roles.admin).await;
-        for text in [EVIL, statement, "SELECT _tenantsdb.session_locks()"] {
-            // Whether it is refused or has no effect does not matter.
-            let _ = client.batch_execute(text).await;
-        }
-        let made = client
-            .query("SELECT FROM pg_roles WHERE rolname = 'mallory'", &[])
+        let before = PostgresEngine
+            .tracked_changes(&lab.server, "shop_workspace", 0)
             .await
             .unwrap();
-        assert!(made.is_empty(), "{statement}");
-    }
-    // What a session needs of the server stays.
-    let client = lab.connect("shop__acme", &roles.admin).await;
-    for statement in [
-        "CREATE TEMP TABLE t (a int); INSERT INTO t VALUES (1)",
-        "SELECT _tenantsdb.session_locks()",
-        "SELECT * FROM pg_settings; SELECT * FROM pg_cursors; SELECT * FROM pg_prepared_statements",
-        "SELECT * FROM pg_listening_channels()",
-        "LISTEN a; NOTIFY a; SELECT pg_advisory_lock(1); SELECT pg_advisory_unlock(1)",
-        "SELECT * FROM information_schema.tables; SELECT * FROM pg_class, pg_namespace, pg_attribute LIMIT 1",
-    ] {
-        client.batch_execute(statement).await.unwrap();
+        let after = before.last().map_or(0, |it| it.position);
+        for one in statement.split("; ") {
+            client.batch_execute(one).await.unwrap();
+        }
+        let expected: Vec<_> = statement.split("; ").filter(|_| counts).collect();
+        assert_eq!(tracked(&lab, after).await, expected, "{statement}");
     }
     lab.stop().await;
 }
 
 #[tokio::test]
-async fn a_workspace_is_free_inside_and_closed_outside() {
+async fn a_concurrent_build_is_recognised_after_a_crash() {
     let lab = Lab::start().await;
-    lab.database("shop__globex", DatabaseUse::Tenant).await;
-    for usage in [DatabaseUse::TenantWorkspace, DatabaseUse::ControlWorkspace] {
-        let name = format!("w{}_workspace", usage as u8);
-        let roles = lab.database(&name, usage).await;
-        let client = lab.connect(&name, &roles.admin).await;
-        client
-            .batch_execute(
-                "CREATE TABLE a (id int); CREATE SCHEMA s; CREATE TABLE s.b (id int); CREATE TYPE mood AS ENUM ('x');
-                 CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
-                 CREATE TRIGGER t BEFORE INSERT ON a FOR EACH ROW EXECUTE FUNCTION f();
-                 ALTER TABLE a ADD COLUMN x int; DROP TABLE s.b; CREATE EXTENSION citext; COMMENT ON TABLE a IS 'x'",
+    let roles = lab.database("shop__acme", DatabaseUse::Tenant).await;
+    lab.deploy(
+        "shop__acme",
+        &roles,
+        &["CREATE TABLE a (id int)", "CREATE TABLE b (id int)"],
+    )
+    .await;
+    let options = ApplyOptions::default();
+    let apply = async |change: Change| {
+        PostgresEngine
+            .apply(&lab.server, "shop__acme", &roles, &[change], &options)
+            .await
+    };
+    let indexes = async |admin: &tokio_postgres::Client| {
+        let rows = admin
+            .query("SELECT c.relname, i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+                    WHERE c.relnamespace = 'public'::regnamespace ORDER BY 1", &[])
+            .await
+            .unwrap();
+        rows.iter()
+            .map(|row| (row.get(0), row.get(1)))
+            .collect::<Vec<(String, bool)>>()
+    };
+    let admin = lab.superuser("shop__acme").await;
+    let begun = async |id: i64| {
+        let mark = format!(
+            "INSERT INTO _tenantsdb.ledger (change, finished, indexes)
+             VALUES ({id}, false, ARRAY(SELECT indexrelid FROM pg_index))"
+        );
+        admin.batch_execute(&mark).await.unwrap();
+    };
+    // A build that fails leaves nothing behind, and the next attempt starts over.
+    admin
+        .batch_execute("INSERT INTO a VALUES (1), (1)")
+        .await
+        .unwrap();
+    let unique = change(11, "CREATE UNIQUE INDEX CONCURRENTLY one ON a (id)");
+    for _ in 0..2 {
+        let failed = apply(unique.clone()).await.unwrap_err();
+        assert!(
+            matches!(&failed, EngineError::Statement { change: Some(11), code, .. } if code == "23505"),
+            "{failed:?}"
+        );
+        assert_eq!(indexes(&admin).await, []);
+    }
+    // A crash in the middle of the build.
+    begun(12).await;
+    assert!(
+        admin
+            .batch_execute("CREATE UNIQUE INDEX CONCURRENTLY two ON a (id)")
+            .await
+            .is_err()
+    );
+    admin.batch_execute("TRUNCATE a").await.unwrap();
+    assert_eq!(indexes(&admin).await, [("two".to_owned(), false)]);
+    apply(change(12, "CREATE UNIQUE INDEX CONCURRENTLY two ON a (id)"))
+        .await
+        .unwrap();
+    assert_eq!(indexes(&admin).await, [("two".to_owned(), true)]);
+    // A crash between the build and its line in the ledger.
+    begun(13).await;
+    admin
+        .batch_execute("CREATE INDEX CONCURRENTLY ON b (id)")
+        .await
+        .unwrap();
+    apply(change(13, "CREATE INDEX CONCURRENTLY ON b (id)"))
+        .await
+        .unwrap();
+    let both = [("b_id_idx".to_owned(), true), ("two".to_owned(), true)];
+    assert_eq!(indexes(&admin).await, both);
+    // The same of a removal.
+    begun(14).await;
+    admin.batch_execute("DROP INDEX two").await.unwrap();
+    let ledger = apply(change(14, "DROP INDEX CONCURRENTLY two")).await;
+    assert_eq!(ledger.unwrap(), [1, 2, 12, 13, 14]);
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_deployment_cannot_write_the_ledger_and_two_wait_for_each_other() {
+    let lab = Lab::start().await;
+    let roles = lab.database("shop__acme", DatabaseUse::Tenant).await;
+    let options = ApplyOptions::default();
+    for forged in [
+        "INSERT INTO _tenantsdb.ledger (change, finished) VALUES (9, true)",
+        "SELECT _tenantsdb.note_change('', 9)",
+        "SELECT * FROM _tenantsdb.ticket",
+        "DO $$ BEGIN PERFORM _tenantsdb.note_change(t.ticket, 9) FROM _tenantsdb.ticket t; END $$",
+    ] {
+        let failed = PostgresEngine
+            .apply(
+                &lab.server,
+                "shop__acme",
+                &roles,
+                &[change(1, forged)],
+                &options,
             )
             .await
-            .unwrap();
-        let writer = lab.connect(&name, &roles.write).await;
-        writer
-            .batch_execute("INSERT INTO a VALUES (1, 2)")
+            .unwrap_err();
+        assert!(
+            matches!(&failed, EngineError::Statement { code, .. } if code == "42501"),
+            "{forged}: {failed:?}"
+        );
+    }
+    let changes: Vec<_> = (1..=5)
+        .map(|id| change(id, &format!("CREATE TABLE t{id} (id int)")))
+        .collect();
+    let one = PostgresEngine.apply(&lab.server, "shop__acme", &roles, &changes, &options);
+    let two = PostgresEngine.apply(&lab.server, "shop__acme", &roles, &changes, &options);
+    let (one, two) = tokio::join!(one, two);
+    assert_eq!(one.unwrap(), [1, 2, 3, 4, 5]);
+    assert_eq!(two.unwrap(), [1, 2, 3, 4, 5]);
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn a_closed_database_keeps_its_rows() {
+    let lab = Lab::start().await;
+    let roles = lab.database("shop__acme", DatabaseUse::Tenant).await;
+    lab.deploy("shop__acme", &roles, &["CREATE TABLE a (id int)"])
+        .await;
+    PostgresEngine.ping(&lab.server).await.unwrap();
+    let size = PostgresEngine
+        .database_size(&lab.server, "shop__acme")
+        .await
+        .unwrap();
+    assert!(size > 1_000_000, "{size}");
+    let client = lab.connect("shop__acme", &roles.write).await;
+    client
+        .batch_execute("INSERT INTO a VALUES (7)")
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        PostgresEngine
+            .set_open(&lab.server, "shop__acme", false)
             .await
             .unwrap();
-        assert!(
-            writer
-                .batch_execute("CREATE TABLE no (a int)")
-                .await
-                .is_err()
-        );
-        for statement in [
-            "CREATE DATABASE mine",
-            "CREATE ROLE mallory",
-            "CREATE EXTENSION dblink",
-            "ALTER SYSTEM SET work_mem = '1GB'",
-            "COPY a FROM PROGRAM 'id'",
-            "SELECT pg_read_file('PG_VERSION')",
-            "SELECT datname FROM pg_database",
-            "SELECT * FROM pg_stat_activity",
-            "DROP SCHEMA _tenantsdb CASCADE",
-        ] {
-            assert!(
-                client.batch_execute(statement).await.is_err(),
-                "{statement}"
-            );
-        }
-        let drop_own = format!("DROP DATABASE {name}");
-        assert!(client.batch_execute(&drop_own).await.is_err());
-        assert!(lab.try_connect("shop__globex", &roles.admin).await.is_err());
+        assert!(lab.try_connect("shop__acme", &roles.write).await.is_err());
     }
+    assert!(client.batch_execute("SELECT 1").await.is_err());
+    PostgresEngine
+        .set_open(&lab.server, "shop__acme", true)
+        .await
+        .unwrap();
+    let client = lab.connect("shop__acme", &roles.write).await;
+    let row = client.query_one("SELECT id FROM a", &[]).await.unwrap();
+    assert_eq!(row.get::<_, i32>(0), 7);
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn many_databases_are_made_at_once() {
+    let lab = Lab::start().await;
+    let (one, two, three, four) = tokio::join!(
+        lab.database("shop__t1", DatabaseUse::Tenant),
+        lab.database("shop__t2", DatabaseUse::Tenant),
+        lab.database("shop_workspace", DatabaseUse::TenantWorkspace),
+        lab.database("other_workspace", DatabaseUse::ControlWorkspace),
+    );
+    lab.connect("shop__t1", &one.read).await;
+    lab.connect("shop__t2", &two.read).await;
+    lab.connect("shop_workspace", &three.read).await;
+    lab.connect("other_workspace", &four.read).await;
     lab.stop().await;
 }

@@ -139,6 +139,17 @@ fn list<const N: usize>(items: [&str; N]) -> String {
     items.map(literal).join(", ")
 }
 
+/// `information_schema.columns` looks up the encoding in `pg_database`, as whoever asks: it gets along without.
+const OCTET_LENGTH: &str = "
+CREATE OR REPLACE FUNCTION information_schema._pg_char_octet_length(typid oid, typmod int4) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURNS NULL ON NULL INPUT
+    RETURN CASE WHEN typid IN (25, 1042, 1043) THEN
+        CASE WHEN typmod = -1 THEN CAST(2^30 AS integer)
+        ELSE information_schema._pg_char_max_length(typid, typmod)
+            * pg_catalog.pg_encoding_max_length(pg_catalog.pg_char_to_encoding(pg_catalog.getdatabaseencoding()))
+        END
+    END;";
+
 /// Takes from PUBLIC what shows others; gives large objects to `writers`, a list of identifiers.
 pub(super) fn catalog(writers: &str) -> String {
     let relations = list(HIDDEN_RELATIONS);
@@ -161,7 +172,8 @@ pub(super) fn catalog(writers: &str) -> String {
                  EXECUTE 'REVOKE ALL ON FUNCTION ' || name || ' FROM PUBLIC';
                  EXECUTE 'GRANT EXECUTE ON FUNCTION ' || name || ' TO {writers}';
              END LOOP;
-         END $$;"
+         END $$;
+         {OCTET_LENGTH}"
     )
 }
 

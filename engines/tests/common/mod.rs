@@ -1,0 +1,128 @@
+//! A server with databases to try things on.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use control_store::ids::{Engine, ServerId};
+use control_store::snapshot::{NativeRole, NativeRoles, ServerAddress};
+use engines::postgres::PostgresEngine;
+use engines::provisioner::Provisioner as _;
+use engines::provisioner::local::LocalProvisioner;
+use engines::{ApplyOptions, Change, DatabaseEngine as _, DatabaseSpec, DatabaseUse, ServerAccess};
+use tempfile::TempDir;
+use tokio_postgres::{Client, Config, NoTls};
+
+/// A running server.
+pub(crate) struct Lab {
+    provisioner: LocalProvisioner,
+    /// How to reach it.
+    pub(crate) server: ServerAccess,
+    _folder: TempDir,
+}
+
+impl Lab {
+    pub(crate) async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let provisioner = LocalProvisioner::open(folder.path()).unwrap();
+        let id = ServerId(1);
+        let address = provisioner.start(Engine::Postgres, id).await.unwrap();
+        Self {
+            provisioner,
+            server: ServerAccess { id, address },
+            _folder: folder,
+        }
+    }
+
+    pub(crate) async fn database(&self, name: &str, usage: DatabaseUse) -> NativeRoles {
+        let roles = PostgresEngine.new_roles().unwrap();
+        let spec = DatabaseSpec {
+            name,
+            usage,
+            roles: &roles,
+        };
+        for _ in 0..2 {
+            PostgresEngine
+                .create_database(&self.server, &spec)
+                .await
+                .unwrap();
+        }
+        roles
+    }
+
+    pub(crate) async fn connect(&self, database: &str, role: &NativeRole) -> Client {
+        self.try_connect(database, role).await.unwrap()
+    }
+
+    pub(crate) async fn try_connect(
+        &self,
+        database: &str,
+        role: &NativeRole,
+    ) -> Result<Client, tokio_postgres::Error> {
+        self.log_in(database, &role.name, Some(&role.password))
+            .await
+    }
+
+    /// As the administrator.
+    pub(crate) async fn superuser(&self, database: &str) -> Client {
+        self.log_in(database, "tenantsdb", None).await.unwrap()
+    }
+
+    async fn log_in(
+        &self,
+        database: &str,
+        user: &str,
+        password: Option<&str>,
+    ) -> Result<Client, tokio_postgres::Error> {
+        let mut config = Config::new();
+        config
+            .host_path(self.socket_folder())
+            .user(user)
+            .dbname(database);
+        if let Some(password) = password {
+            config.password(password);
+        }
+        let (client, connection) = config.connect(NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// Where the server's socket is.
+    pub(crate) fn socket_folder(&self) -> &Path {
+        match &self.server.address {
+            ServerAddress::Unix(socket) => socket.parent().unwrap(),
+            ServerAddress::Tcp(_) => panic!("not a socket"),
+        }
+    }
+
+    /// Deploys statements, numbered from 1.
+    pub(crate) async fn deploy(&self, database: &str, roles: &NativeRoles, statements: &[&str]) {
+        let changes: Vec<_> = (1..)
+            .zip(statements)
+            .map(|(id, it)| change(id, it))
+            .collect();
+        PostgresEngine
+            .apply(
+                &self.server,
+                database,
+                roles,
+                &changes,
+                &ApplyOptions::default(),
+            )
+            .await
+            .unwrap();
+    }
+
+    pub(crate) async fn stop(self) {
+        self.provisioner.stop_all().await;
+    }
+}
+
+/// A change with the usual search path.
+pub(crate) fn change(id: i64, statement: &str) -> Change {
+    Change {
+        id,
+        statement: statement.into(),
+        search_path: "\"$user\", public".into(),
+    }
+}
