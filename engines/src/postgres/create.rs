@@ -305,9 +305,15 @@ fn schema_grants(spec: &DatabaseSpec<'_>) -> String {
     let everybody = format!("{admin}, {write}, {read}");
     let defaults = format!("ALTER DEFAULT PRIVILEGES FOR ROLE {owner}");
     format!(
-        "ALTER SCHEMA public OWNER TO {owner};
-         REVOKE ALL ON SCHEMA public FROM PUBLIC;
-         GRANT USAGE ON SCHEMA public TO {everybody};
+        "DO $$
+         BEGIN
+             -- The database's own users may have dropped or renamed it.
+             IF to_regnamespace('public') IS NOT NULL THEN
+                 ALTER SCHEMA public OWNER TO {owner};
+                 REVOKE ALL ON SCHEMA public FROM PUBLIC;
+                 GRANT USAGE ON SCHEMA public TO {everybody};
+             END IF;
+         END $$;
          {defaults} GRANT USAGE ON SCHEMAS TO {everybody};
          {defaults} GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLES TO {writers};
          {defaults} GRANT SELECT ON TABLES TO {read};

@@ -1,8 +1,9 @@
 //! Changes of a workspace's schema, recorded in the transaction that makes them.
 //!
 //! An event trigger writes the text of the client's query, so a rollback, also to a savepoint, takes the record back with the
-//! change. One row stands for one text at one moment; `ran` names the commands of it that took effect.
+//! change. One row stands for one text at one moment; `ran` names the commands of it that took effect, with their search paths.
 
+use std::collections::HashMap;
 use std::time::SystemTime;
 
 use protocol_sql::{Options, StatementKind, classify, split};
@@ -37,9 +38,9 @@ pub(super) fn setup() -> String {
              transaction bigint NOT NULL,
              began timestamptz NOT NULL,
              statement text NOT NULL,
-             search_path text NOT NULL,
              ran text[] NOT NULL,
              created_at timestamptz NOT NULL DEFAULT clock_timestamp());
+         CREATE INDEX IF NOT EXISTS changes_began ON {PLATFORM}.changes (began);
          ALTER TABLE {PLATFORM}.changes OWNER TO {PLATFORM_ROLE};
          CREATE OR REPLACE FUNCTION {PLATFORM}.note_ddl(tag text, query text, path text) RETURNS void
              LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -60,13 +61,13 @@ pub(super) fn setup() -> String {
              IF NOT FOUND THEN
                  RETURN;
              END IF;
-             object := tag || chr(31) || coalesce(object, '');
+             object := concat_ws(chr(31), tag, coalesce(object, ''), path);
              UPDATE {PLATFORM}.changes c SET ran = c.ran || object
              WHERE c.transaction = txid_current() AND c.began = statement_timestamp() AND c.statement = query
                  AND c.number IS NULL;
              IF NOT FOUND THEN
-                 INSERT INTO {PLATFORM}.changes (transaction, began, statement, search_path, ran)
-                 VALUES (txid_current(), statement_timestamp(), query, path, ARRAY[object]);
+                 INSERT INTO {PLATFORM}.changes (transaction, began, statement, ran)
+                 VALUES (txid_current(), statement_timestamp(), query, ARRAY[object]);
              END IF;
          END $$;
          ALTER FUNCTION {PLATFORM}.note_ddl(text, text, text) OWNER TO {PLATFORM_ROLE};
@@ -111,8 +112,11 @@ pub(super) async fn changes(
     }
     let rows = client
         .query(
-            "SELECT number, statement, search_path, ran, created_at FROM _tenantsdb.changes
-             WHERE number >= $1 ORDER BY number",
+            // A block that commits runs in several transactions, each of which recorded it.
+            "SELECT number, statement, ran, created_at,
+                 EXISTS (SELECT FROM _tenantsdb.changes e
+                     WHERE e.began = c.began AND e.statement = c.statement AND e.position < c.position)
+             FROM _tenantsdb.changes c WHERE number >= $1 ORDER BY number",
             &[&(after / PER_TEXT)],
         )
         .await
@@ -120,13 +124,16 @@ pub(super) async fn changes(
     let mut found = Vec::new();
     for row in rows {
         let (number, text): (i64, String) = (row.get(0), row.get(1));
-        let (search_path, ran): (String, Vec<String>) = (row.get(2), row.get(3));
-        let created_at: SystemTime = row.get(4);
-        for (at, statement) in (0..).zip(effective(&text, &ran)) {
+        let (ran, created_at): (Vec<String>, SystemTime) = (row.get(2), row.get(3));
+        let again: bool = row.get(4);
+        if again && split(&text, &Options::default()).len() == 1 {
+            continue;
+        }
+        for (at, (statement, search_path)) in (0..).zip(effective(&text, &ran)) {
             found.push(TrackedChange {
                 position: number * PER_TEXT + at,
                 statement: statement.to_owned(),
-                search_path: search_path.clone(),
+                search_path: search_path.to_owned(),
                 created_at,
             });
         }
@@ -135,41 +142,104 @@ pub(super) async fn changes(
     Ok(found)
 }
 
-/// The statements of a text that changed the schema, given the commands that took effect, each as its tag, the byte 31
-/// and the object's identity.
-fn effective<'a>(text: &'a str, ran: &[String]) -> Vec<&'a str> {
-    let options = Options::default();
-    let mut statements = split(text, &options);
-    if statements.len() <= 1 {
-        statements.retain(|it| !is_change_of_owner(it));
-        return statements;
+/// A command that took effect, as the trigger noted it: the tag, the object's identity and the search path, parted by the
+/// byte 31.
+struct Command<'a> {
+    tag: &'a str,
+    object: &'a str,
+    search_path: &'a str,
+}
+
+impl<'a> Command<'a> {
+    fn read(noted: &'a str) -> Self {
+        let mut parts = noted.splitn(3, '\u{1f}');
+        let mut part = || parts.next().unwrap_or_default();
+        Self {
+            tag: part(),
+            object: part(),
+            search_path: part(),
+        }
     }
-    let mut chosen = vec![false; statements.len()];
-    let mut from = 0;
-    for command in ran {
-        let (tag, object) = command.split_once('\u{1f}').unwrap_or((command, ""));
-        let rest = || (from..statements.len()).filter(|at| is_of(statements[*at], tag));
-        // Of two that could have been it, one may have been rolled back: the object's name tells.
-        let found = rest()
-            .find(|at| mentions(statements[*at], object))
-            .or_else(|| rest().next());
-        match found {
-            Some(at) => {
-                chosen[at] = true;
+}
+
+/// The statements of a text that changed the schema, each with its search path, given the commands that took effect.
+fn effective<'a>(text: &'a str, ran: &'a [String]) -> Vec<(&'a str, &'a str)> {
+    let options = Options::default();
+    let statements = split(text, &options);
+    // The search path with which each was seen last, which is when it ended: what it ran inside may have had others.
+    let mut seen = vec![None; statements.len()];
+    if let [only] = &mut *seen {
+        *only = ran.last().map(|it| Command::read(it).search_path);
+    } else {
+        let mut index = Index::new(&statements);
+        let mut inner = None;
+        let mut from = 0;
+        for command in ran.iter().map(|it| Command::read(it)) {
+            if let Some(at) = index.find(&command, from) {
+                seen[at] = Some(command.search_path);
                 from = at + 1;
+                continue;
             }
             // No statement of the text does that by itself: a block or procedure ran it.
-            None => {
-                for at in callers(&statements, &options) {
-                    chosen[at] = true;
-                }
+            for at in inner.get_or_insert_with(|| callers(&statements, &options)) {
+                seen[*at] = Some(command.search_path);
             }
         }
     }
-    let found = statements.into_iter().zip(chosen);
+    let found = statements.into_iter().zip(seen);
     found
-        .filter_map(|(it, chosen)| (chosen && !is_change_of_owner(it)).then_some(it))
+        .filter_map(|(it, seen)| Some((it, seen?)))
+        .filter(|(it, _)| !is_change_of_owner(it))
         .collect()
+}
+
+/// Which statements of a text a command may be. A text can hold very many statements, and each may be many commands.
+struct Index<'a> {
+    statements: &'a [&'a str],
+    /// Which statements have a word, in order.
+    mentions: HashMap<String, Vec<usize>>,
+    /// Which statements a tag may be of.
+    tagged: HashMap<String, Vec<bool>>,
+}
+
+impl<'a> Index<'a> {
+    fn new(statements: &'a [&'a str]) -> Self {
+        let mut mentions: HashMap<String, Vec<usize>> = HashMap::new();
+        for (at, statement) in statements.iter().enumerate() {
+            for word in words(&statement.to_lowercase()) {
+                let places = mentions.entry(word.to_owned()).or_default();
+                if places.last() != Some(&at) {
+                    places.push(at);
+                }
+            }
+        }
+        Self {
+            statements,
+            mentions,
+            tagged: HashMap::new(),
+        }
+    }
+
+    /// The first statement from `from` on that may be the command. Of two that could have been it, one may have been rolled
+    /// back: the object's name tells.
+    fn find(&mut self, command: &Command<'_>, from: usize) -> Option<usize> {
+        let statements = self.statements;
+        let tagged = self
+            .tagged
+            .entry(command.tag.to_owned())
+            .or_insert_with(|| statements.iter().map(|it| is_of(it, command.tag)).collect());
+        let name = name_in(command.object).to_lowercase();
+        let named = self.mentions.get(&name).and_then(|places| {
+            let rest = places.get(places.partition_point(|at| *at < from)..)?;
+            rest.iter().copied().find(|at| tagged[*at])
+        });
+        named.or_else(|| (from..tagged.len()).find(|at| tagged[*at]))
+    }
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|it: char| !it.is_alphanumeric() && it != '_' && it != '$')
+        .filter(|word| !word.is_empty())
 }
 
 /// Which statements may have run others: blocks and procedures, or else queries with a function in them, or else whatever
@@ -233,21 +303,13 @@ fn is_of(statement: &str, tag: &str) -> bool {
         && tag.all(|word| words.iter().any(|it| it == word))
 }
 
-/// Whether a statement names the object: the last part of an identity such as `public.a`, `public.f(integer)` or
+/// An object's name without its schema: the last part of an identity such as `public.a`, `public.f(integer)` or
 /// `t on public.a`.
-fn mentions(statement: &str, identity: &str) -> bool {
+fn name_in(identity: &str) -> &str {
     let name = identity.split(" on ").next().unwrap_or_default();
     let name = name.split('(').next().unwrap_or_default();
-    let name = name
-        .rsplit('.')
-        .next()
-        .unwrap_or_default()
-        .trim_matches('"');
-    let statement = statement.to_lowercase();
-    !name.is_empty()
-        && statement
-            .split(|it: char| !it.is_alphanumeric() && it != '_' && it != '$')
-            .any(|word| word == name.to_lowercase())
+    let name = name.rsplit('.').next().unwrap_or_default();
+    name.trim_matches('"')
 }
 
 #[cfg(test)]
@@ -259,9 +321,13 @@ mod tests {
         let check = |text, ran: &[(&str, &str)], expected: &[&str]| {
             let ran: Vec<String> = ran
                 .iter()
-                .map(|(tag, object)| format!("{tag}\u{1f}{object}"))
+                .map(|(tag, object)| format!("{tag}\u{1f}{object}\u{1f}public"))
                 .collect();
-            assert_eq!(effective(text, &ran), expected, "{text}");
+            let found: Vec<_> = effective(text, &ran)
+                .into_iter()
+                .map(|(statement, _)| statement)
+                .collect();
+            assert_eq!(found, expected, "{text}");
         };
         let table = ("CREATE TABLE", "public.a");
         let index = ("CREATE INDEX", "public.a_b_idx");
@@ -319,5 +385,36 @@ mod tests {
             &[altered],
             &["ALTER TABLE a ADD c int, OWNER TO b"],
         );
+    }
+
+    #[test]
+    fn each_statement_has_the_search_path_that_it_ended_with() {
+        let check = |text, ran: &[&str], expected: &[(&str, &str)]| {
+            let ran: Vec<String> = ran.iter().map(|it| it.replace('|', "\u{1f}")).collect();
+            assert_eq!(effective(text, &ran), expected, "{text}");
+        };
+        check(
+            "SET search_path = a; CREATE TABLE t (); SET search_path = b; CREATE TABLE t ()",
+            &["CREATE TABLE|a.t|a", "CREATE TABLE|b.t|b"],
+            &[("CREATE TABLE t ()", "a"), ("CREATE TABLE t ()", "b")],
+        );
+        check(
+            "CREATE EXTENSION hstore",
+            &[
+                "DROP OPERATOR|public.=>|public, pg_temp",
+                "CREATE EXTENSION|hstore|a, public",
+            ],
+            &[("CREATE EXTENSION hstore", "a, public")],
+        );
+    }
+
+    #[test]
+    fn very_many_statements_cost_little_each() {
+        const MANY: usize = 20_000;
+        let text = "CREATE INDEX ON a (b);".repeat(MANY);
+        let ran: Vec<String> = (0..MANY)
+            .map(|at| format!("CREATE INDEX\u{1f}public.a_b_idx{at}\u{1f}public"))
+            .collect();
+        assert_eq!(effective(&text, &ran).len(), MANY);
     }
 }
