@@ -1,12 +1,24 @@
 # The README's commands. Each does all the set-up it needs on a fresh Debian 12 machine with Rust.
-.PHONY: test setup
+.PHONY: up test setup bench
 
 # Missing Debian packages are installed; nothing is done where all are there.
 setup:
 	@scripts/setup
 
+# Builds and runs everything on this machine; what stands behind FLAGS= goes to `tenantsdb up`.
+up: setup
+	cargo build --release -p server
+	exec target/release/tenantsdb up $(FLAGS)
+
+# Every check and every test. The end-to-end tests run the binary that is built before them.
 test: setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	@scripts/drivers
+	cargo build -p server
 	cargo test --workspace
 	scripts/fuzz
+
+# The comparison with other proxies; writes BENCHMARKS.md. Needs the packages pgbouncer and haproxy.
+bench: setup
+	cargo run --release -p benches -- postgres
