@@ -25,7 +25,8 @@ CREATE TABLE projects (
     name TEXT NOT NULL,
     scram_salt BLOB NOT NULL,
     scram_iterations INTEGER NOT NULL,
-    created_at INTEGER NOT NULL
+    created_at INTEGER NOT NULL,
+    deleted_at INTEGER -- set while its databases are still being removed
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX projects_of_account ON projects (account, created_at);
 
@@ -127,6 +128,7 @@ CREATE TABLE databases (
     FOREIGN KEY (project, workspace) REFERENCES workspaces (project, name),
     FOREIGN KEY (project, tenant) REFERENCES tenants (project, id)
 ) STRICT;
+CREATE INDEX databases_in_state ON databases (state);
 CREATE INDEX databases_of_workspace ON databases (project, workspace);
 CREATE INDEX databases_of_tenant ON databases (project, tenant);
 
@@ -148,6 +150,7 @@ CREATE TABLE deployments (
     FOREIGN KEY (project, workspace) REFERENCES workspaces (project, name) ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX deployments_of_project ON deployments (project, created_at);
+CREATE INDEX deployments_by_status ON deployments (status);
 CREATE INDEX deployments_of_workspace ON deployments (project, workspace);
 
 CREATE TABLE deployment_results (
@@ -198,6 +201,7 @@ CREATE TABLE audit (
     account INTEGER,
     project TEXT,
     key INTEGER,
+    address TEXT, -- where the request came from
     action TEXT NOT NULL,
     detail TEXT NOT NULL
 ) STRICT;

@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
 
 use crate::error::{Entity, StoreError};
 use crate::ids::{DatabaseId, Engine, ProjectId, ServerId};
+use crate::projects::check_project;
 use crate::publish::{Dirty, read_engine};
 use crate::roles;
 use crate::seal::{Purpose, Sealer};
@@ -98,6 +99,15 @@ pub(crate) fn insert(
     new: &NewDatabase<'_>,
     dirty: &mut Dirty,
 ) -> Result<DatabaseId, StoreError> {
+    check_project(tx, project)?;
+    if new.tenant.is_some() {
+        check_blueprint(tx, project, new)?;
+    }
+    let taken = "SELECT 1 FROM databases WHERE project = ?1 AND engine = ?2 AND name = ?3";
+    let name = (project.as_str(), new.engine.lower_name(), new.name);
+    if exists(tx, taken, name)? {
+        return Err(StoreError::taken(Entity::Database, new.name));
+    }
     let id = DatabaseId(next_id(tx, "database")?);
     let sealed = sealer.seal(Purpose::NativeRoles, id.0, &roles::encode(new.roles)?)?;
     tx.execute(
@@ -117,24 +127,40 @@ pub(crate) fn insert(
             now_us(),
         ),
     )
-    .map_err(|e| StoreError::unique(e, Entity::Database, new.name))?;
+    .map_err(|error| match StoreError::unique(error, Entity::Database, new.name) {
+        StoreError::Taken { name, .. } => StoreError::NameOnServer {
+            server: new.server,
+            name,
+        },
+        other => other,
+    })?;
     dirty.databases.insert(id);
     Ok(id)
 }
 
-impl Store {
-    /// Adds a database row in the state `provisioning`.
-    ///
-    /// # Errors
-    /// The name is taken in the project or on the server.
-    pub fn add_database(
-        &self,
-        project: &ProjectId,
-        new: &NewDatabase<'_>,
-    ) -> Result<DatabaseId, StoreError> {
-        self.write(|tx, dirty| insert(tx, &self.sealer, project, new, dirty))
+/// A blueprint has databases only while its workspace has one.
+fn check_blueprint(
+    conn: &Connection,
+    project: &ProjectId,
+    new: &NewDatabase<'_>,
+) -> Result<(), StoreError> {
+    let own = select(
+        conn,
+        "project = ?1 AND workspace = ?2 AND tenant IS NULL",
+        (project.as_str(), new.workspace),
+    )?;
+    match own.first().map(|it| it.state) {
+        Some(DatabaseState::Ready) => Ok(()),
+        Some(state) => Err(StoreError::WrongState {
+            what: Entity::Workspace,
+            name: new.workspace.into(),
+            state: state.name(),
+        }),
+        None => Err(StoreError::not_found(Entity::Workspace, new.workspace)),
     }
+}
 
+impl Store {
     /// A database by its id.
     ///
     /// # Errors
@@ -217,24 +243,21 @@ impl Store {
         self.read(|conn| select(conn, "state = ?1", [state.name()]))
     }
 
-    /// Sets a database's state.
+    /// Moves a database from one state to another.
     ///
     /// # Errors
-    /// There is no such database.
-    pub fn set_database_state(
+    /// There is no such database, or it is in another state.
+    pub fn move_database(
         &self,
         id: DatabaseId,
-        state: DatabaseState,
+        from: DatabaseState,
+        to: DatabaseState,
     ) -> Result<(), StoreError> {
-        self.change_database(
-            id,
-            "UPDATE databases SET state = ?2 WHERE id = ?1",
-            state.name(),
-        )
+        self.write(|tx, dirty| change_state(tx, id, from, to, dirty))
     }
 
     /// A deployment has brought the database to that version: its schema is another one, and the version's settings are in
-    /// force.
+    /// force, unless it had a newer version before.
     ///
     /// # Errors
     /// There is no such database.
@@ -247,12 +270,16 @@ impl Store {
         let settings = to_json(settings)?;
         self.write(|tx, dirty| {
             let changed = tx.execute(
-                "UPDATE databases SET version = max(version, ?2), settings = ?3, schema_epoch = schema_epoch + 1
+                "UPDATE databases SET version = max(version, ?2), schema_epoch = schema_epoch + 1,
+                     settings = CASE WHEN version <= ?2 THEN ?3 ELSE settings END
                  WHERE id = ?1",
                 (id.0, version, settings),
             )?;
             dirty.databases.insert(id);
-            found(changed, id)
+            if changed == 0 {
+                return Err(StoreError::not_found(Entity::Database, id));
+            }
+            Ok(())
         })
     }
 
@@ -271,37 +298,33 @@ impl Store {
             Ok(())
         })
     }
-
-    /// Removes the row of a database that is no more.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn remove_database(&self, id: DatabaseId) -> Result<(), StoreError> {
-        self.write(|tx, dirty| {
-            tx.execute("DELETE FROM databases WHERE id = ?1", [id.0])?;
-            dirty.databases.insert(id);
-            Ok(())
-        })
-    }
-
-    fn change_database(
-        &self,
-        id: DatabaseId,
-        sql: &str,
-        value: impl rusqlite::ToSql,
-    ) -> Result<(), StoreError> {
-        self.write(|tx, dirty| {
-            let changed = tx.execute(sql, rusqlite::params![id.0, value])?;
-            dirty.databases.insert(id);
-            found(changed, id)
-        })
-    }
 }
 
-fn found(changed: usize, id: DatabaseId) -> Result<(), StoreError> {
-    if changed == 0 {
-        return Err(StoreError::not_found(Entity::Database, id));
+pub(crate) fn change_state(
+    tx: &Transaction<'_>,
+    id: DatabaseId,
+    from: DatabaseState,
+    to: DatabaseState,
+    dirty: &mut Dirty,
+) -> Result<(), StoreError> {
+    let found: Option<String> = tx
+        .prepare_cached("SELECT state FROM databases WHERE id = ?1")?
+        .query_row([id.0], |r| r.get(0))
+        .optional()?;
+    let found = found.ok_or_else(|| StoreError::not_found(Entity::Database, id))?;
+    let state = DatabaseState::from_stored(&found)?;
+    if state != from {
+        return Err(StoreError::WrongState {
+            what: Entity::Database,
+            name: id.to_string(),
+            state: state.name(),
+        });
     }
+    tx.execute(
+        "UPDATE databases SET state = ?2 WHERE id = ?1",
+        (id.0, to.name()),
+    )?;
+    dirty.databases.insert(id);
     Ok(())
 }
 

@@ -1,12 +1,18 @@
 //! Deployments: which version went to which tenant, and how that ended.
 
-use jiff::Timestamp;
-use rusqlite::{Connection, Row};
+use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+use rusqlite::{Connection, Row, Transaction};
+
+use crate::databases::exists;
 use crate::error::{Entity, StoreError};
 use crate::ids::{DatabaseId, ProjectId};
 use crate::secret::random_hex;
+use crate::states::TenantStatus;
 use crate::store::{Store, now_us, time};
+use crate::tenants::wrong_status;
+use crate::workspaces::{cut_version, mark_deployed};
 
 /// Where a deployment, or its part for one tenant, stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +51,17 @@ impl Progress {
             }
         })
     }
+}
+
+/// A deployment to begin.
+#[derive(Clone, Copy, Debug)]
+pub struct NewDeployment<'a> {
+    /// Of which blueprint.
+    pub blueprint: &'a str,
+    /// Which version; `None` is the newest, with what is pending.
+    pub version: Option<u32>,
+    /// To which tenants; `None` is all.
+    pub tenants: Option<&'a [String]>,
 }
 
 /// A deployment.
@@ -133,32 +150,38 @@ fn select(
 }
 
 impl Store {
-    /// Notes a deployment before it begins.
+    /// Notes a deployment before it begins: makes a version of what is pending, and chooses the databases, those of all
+    /// tenants that are in use or suspended. All in one transaction, so that no tenant is made past it.
     ///
     /// # Errors
-    /// The store failed.
-    pub fn create_deployment(
+    /// There is no such blueprint, version or tenant; a tenant is not in use.
+    pub fn begin_deployment(
         &self,
         project: &ProjectId,
-        blueprint: &str,
-        version: u32,
-        targets: &[(String, DatabaseId)],
-    ) -> Result<String, StoreError> {
+        wanted: &NewDeployment<'_>,
+    ) -> Result<DeploymentInfo, StoreError> {
         self.write(|tx, _| {
-            let id = format!("dep_{}", random_hex::<3>()?);
+            let newest = cut_version(tx, project, wanted.blueprint)?;
+            let version = wanted.version.unwrap_or(newest);
+            if version > newest || wanted.version == Some(0) {
+                return Err(StoreError::not_found(Entity::Version, version));
+            }
+            let targets = targets(tx, project, wanted)?;
+            let id = free_id(tx)?;
             tx.execute(
                 "INSERT INTO deployments (id, project, workspace, version, status, created_at)
                  VALUES (?1, ?2, ?3, ?4, 'in_progress', ?5)",
-                (&id, project.as_str(), blueprint, version, now_us()),
-            )
-            .map_err(|e| StoreError::unique(e, Entity::Deployment, &id))?;
+                (&id, project.as_str(), wanted.blueprint, version, now_us()),
+            )?;
             for (tenant, database) in targets {
-                tx.execute(
+                tx.prepare_cached(
                     "INSERT INTO deployment_results (deployment, tenant, database, status) VALUES (?1, ?2, ?3, 'pending')",
-                    (&id, tenant, database.0),
-                )?;
+                )?
+                .execute((&id, tenant, database.0))?;
             }
-            Ok(id)
+            select(tx, "id = ?1", [&id])?
+                .pop()
+                .ok_or_else(|| StoreError::not_found(Entity::Deployment, id))
         })
     }
 
@@ -187,12 +210,25 @@ impl Store {
         })
     }
 
-    /// Notes a deployment's end.
+    /// Notes a deployment's end: it failed if one of its parts did. The version counts as deployed unless all failed.
     ///
     /// # Errors
     /// The store failed.
-    pub fn finish_deployment(&self, id: &str, status: Progress) -> Result<(), StoreError> {
+    pub fn finish_deployment(&self, id: &str) -> Result<(), StoreError> {
         self.write(|tx, _| {
+            // It goes with its workspace.
+            let Some(found) = select(tx, "id = ?1", [id])?.pop() else {
+                return Ok(());
+            };
+            let failed = |it: &DeploymentResult| it.status == Progress::Failed;
+            let status = if found.results.iter().any(failed) {
+                Progress::Failed
+            } else {
+                Progress::Completed
+            };
+            if found.results.is_empty() || !found.results.iter().all(failed) {
+                mark_deployed(tx, &found.project, &found.blueprint, found.version)?;
+            }
             tx.execute(
                 "UPDATE deployments SET status = ?2, finished_at = ?3 WHERE id = ?1",
                 (id, status.name(), now_us()),
@@ -244,4 +280,54 @@ impl Store {
     pub fn open_deployments(&self) -> Result<Vec<DeploymentInfo>, StoreError> {
         self.read(|conn| select(conn, "status IN ('pending', 'in_progress')", []))
     }
+}
+
+/// The databases that a deployment goes to, with their tenants.
+fn targets(
+    tx: &Transaction<'_>,
+    project: &ProjectId,
+    wanted: &NewDeployment<'_>,
+) -> Result<Vec<(String, DatabaseId)>, StoreError> {
+    let mut statement = tx.prepare_cached(
+        "SELECT t.id, t.status, d.id FROM databases d JOIN tenants t ON t.project = d.project AND t.id = d.tenant
+         WHERE d.project = ?1 AND d.workspace = ?2 AND d.state = 'ready' ORDER BY t.id",
+    )?;
+    let mut rows = statement.query((project.as_str(), wanted.blueprint))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let status = TenantStatus::from_stored(&row.get::<_, String>(1)?)?;
+        found.push((row.get::<_, String>(0)?, status, DatabaseId(row.get(2)?)));
+    }
+    let in_use = |status| matches!(status, TenantStatus::Ready | TenantStatus::Suspended);
+    let Some(names) = wanted.tenants else {
+        let live = found.into_iter().filter(|(_, status, _)| in_use(*status));
+        return Ok(live.map(|(tenant, _, database)| (tenant, database)).collect());
+    };
+    let mut chosen = BTreeMap::new();
+    for name in names {
+        match found.iter().find(|(tenant, ..)| tenant == name) {
+            Some((_, status, database)) if in_use(*status) => {
+                chosen.insert(name.clone(), *database);
+            }
+            Some((_, status, _)) => return Err(wrong_status(name, *status)),
+            None => return Err(StoreError::not_found(Entity::Tenant, name)),
+        }
+    }
+    Ok(chosen.into_iter().collect())
+}
+
+/// An id of 24 random bits is now and then taken; another is drawn then.
+const ID_ATTEMPTS: usize = 64;
+
+fn free_id(tx: &Transaction<'_>) -> Result<String, StoreError> {
+    for _ in 0..ID_ATTEMPTS {
+        let id = format!("dep_{}", random_hex::<3>()?);
+        if !exists(tx, "SELECT 1 FROM deployments WHERE id = ?1", [&id])? {
+            return Ok(id);
+        }
+    }
+    Err(StoreError::taken(
+        Entity::Deployment,
+        "every id that was drawn",
+    ))
 }

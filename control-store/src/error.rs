@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::ids::ServerId;
+
 /// What an error speaks of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entity {
@@ -78,6 +80,22 @@ pub enum StoreError {
         name: String,
         /// All that have it.
         ids: Vec<String>,
+    },
+    /// The server that was chosen for a database has one by that name already: another server must take it.
+    #[error("server {server} already has a database by the name {name}")]
+    NameOnServer {
+        /// Which server.
+        server: ServerId,
+        /// Which name.
+        name: String,
+    },
+    /// A version was cut while a tenant was made, which must get it before it can be used.
+    #[error("{blueprint} has version {version} by now")]
+    NewerVersion {
+        /// Which blueprint.
+        blueprint: String,
+        /// Its newest version.
+        version: u32,
     },
     /// It cannot be deleted while something depends on it.
     #[error("{what} is in use: {name}")]

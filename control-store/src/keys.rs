@@ -205,7 +205,7 @@ fn check_new_key(new: &NewKey) -> Result<(), StoreError> {
 
 fn key_owner(tx: &Transaction<'_>, project: &ProjectId) -> Result<KeyOwner, StoreError> {
     tx.query_row(
-        "SELECT scram_salt, scram_iterations FROM projects WHERE id = ?1",
+        "SELECT scram_salt, scram_iterations FROM projects WHERE id = ?1 AND deleted_at IS NULL",
         [project.as_str()],
         |r| {
             Ok(KeyOwner {

@@ -5,6 +5,8 @@
 //! face translates, and the traits of the query log.
 
 pub mod accounts;
+pub mod audit;
+pub mod bans;
 pub mod databases;
 pub mod deployments;
 pub mod error;
@@ -17,6 +19,7 @@ mod migrate;
 pub mod names;
 pub mod projects;
 mod publish;
+mod removal;
 pub mod roles;
 pub mod scram;
 pub mod seal;

@@ -4,10 +4,12 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
 
 use crate::accounts::{AccountId, NewProject};
+use crate::databases::exists;
 use crate::error::{Entity, StoreError};
 use crate::ids::{KeyId, ProjectId};
 use crate::keys::{KeyOwner, NewKey, insert_key};
 use crate::publish::Dirty;
+use crate::removal;
 use crate::scram::ITERATIONS;
 use crate::secret::{new_project_id, random};
 use crate::store::{Store, now_us, time};
@@ -57,7 +59,7 @@ impl Store {
     pub fn list_projects(&self, account: AccountId) -> Result<Vec<ProjectInfo>, StoreError> {
         self.read(|conn| {
             let mut statement = conn.prepare_cached(&format!(
-                "{PROJECTS} WHERE p.account = ?1 ORDER BY p.created_at, p.id"
+                "{PROJECTS} WHERE p.account = ?1 AND p.deleted_at IS NULL ORDER BY p.created_at, p.id"
             ))?;
             let mut rows = statement.query([account.0])?;
             let mut projects = Vec::new();
@@ -93,36 +95,34 @@ impl Store {
         }
     }
 
-    /// Deletes a project with its keys, tenants, workspaces and their history. Its databases must be gone.
+    /// Deletes a project with its keys, tenants, workspaces and their history: nobody finds it any more. Its databases are
+    /// now in the state `removing`; the rows go with the last of them.
     ///
     /// # Errors
-    /// There is no such project; [`StoreError::InUse`] while it has databases.
+    /// There is no such project.
     pub fn delete_project(&self, project: &ProjectId) -> Result<(), StoreError> {
         self.write(|tx, dirty| {
-            if has_databases(tx, project)? {
-                return Err(StoreError::InUse {
-                    what: Entity::Project,
-                    name: project.to_string(),
-                });
-            }
+            check_project(tx, project)?;
             mark_keys_gone(tx, project, dirty)?;
-            let deleted = tx.execute("DELETE FROM projects WHERE id = ?1", [project.as_str()])?;
             dirty.projects.insert(project.clone());
-            if deleted == 1 {
-                Ok(())
-            } else {
-                Err(StoreError::not_found(Entity::Project, project))
-            }
+            tx.execute("DELETE FROM api_keys WHERE project = ?1", [project.as_str()])?;
+            tx.execute(
+                "UPDATE projects SET deleted_at = ?2 WHERE id = ?1",
+                (project.as_str(), now_us()),
+            )?;
+            removal::retire(tx, "project = ?1", [project.as_str()], dirty)?;
+            removal::sweep_project(tx, project)
         })
     }
 }
 
-fn has_databases(tx: &Transaction<'_>, project: &ProjectId) -> Result<bool, StoreError> {
-    Ok(tx.query_row(
-        "SELECT EXISTS (SELECT 1 FROM databases WHERE project = ?1)",
-        [project.as_str()],
-        |r| r.get(0),
-    )?)
+/// Whether new things may be made in a project.
+pub(crate) fn check_project(conn: &Connection, project: &ProjectId) -> Result<(), StoreError> {
+    let alive = "SELECT 1 FROM projects WHERE id = ?1 AND deleted_at IS NULL";
+    if exists(conn, alive, [project.as_str()])? {
+        return Ok(());
+    }
+    Err(StoreError::not_found(Entity::Project, project))
 }
 
 fn mark_keys_gone(

@@ -143,7 +143,7 @@ pub(crate) fn load_all(conn: &Connection, sealer: &Sealer) -> Result<Snapshot, S
         generation: 1,
         ..Snapshot::default()
     };
-    let mut projects = conn.prepare("SELECT id FROM projects")?;
+    let mut projects = conn.prepare("SELECT id FROM projects WHERE deleted_at IS NULL")?;
     for id in projects.query_map([], |r| r.get::<_, String>(0))? {
         if let Some(project) = load_project(conn, &ProjectId::new(id?))? {
             insert_project(&mut snapshot, project);
@@ -174,7 +174,7 @@ fn share_texts(snapshot: &Snapshot, mut database: Database) -> Database {
 
 fn load_project(conn: &Connection, id: &ProjectId) -> Result<Option<LoadedProject>, StoreError> {
     let found = conn
-        .prepare_cached("SELECT scram_salt, scram_iterations FROM projects WHERE id = ?1")?
+        .prepare_cached("SELECT scram_salt, scram_iterations FROM projects WHERE id = ?1 AND deleted_at IS NULL")?
         .query_row([id.as_str()], |r| Ok((r.get(0)?, r.get(1)?)))
         .optional()?;
     let Some((scram_salt, scram_iterations)) = found else {
@@ -345,9 +345,10 @@ fn status_of(state: DatabaseState, tenant: Option<TenantStatus>) -> DatabaseStat
             | TenantStatus::Failed,
         ) => match state {
             DatabaseState::Ready => DatabaseStatus::Ready,
-            DatabaseState::Provisioning | DatabaseState::Restoring | DatabaseState::Failed => {
-                DatabaseStatus::NotReady
-            }
+            DatabaseState::Provisioning
+            | DatabaseState::Removing
+            | DatabaseState::Restoring
+            | DatabaseState::Failed => DatabaseStatus::NotReady,
         },
     }
 }

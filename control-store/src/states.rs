@@ -67,6 +67,8 @@ words!(
         Provisioning = "provisioning",
         /// In use.
         Ready = "ready",
+        /// Being removed. The row goes last, so a crash leaves what says that the removal is to go on.
+        Removing = "removing",
         /// Being replaced by a backup's contents.
         Restoring = "restoring",
         /// It could not be created or restored.

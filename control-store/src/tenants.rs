@@ -1,14 +1,16 @@
 //! Tenants.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, Row};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
 
 use crate::databases::{self, NewDatabase, exists, mark_tenant};
 use crate::error::{Entity, StoreError};
 use crate::ids::{DatabaseId, ProjectId};
 use crate::names::check_tenant;
-use crate::states::TenantStatus;
+use crate::projects::check_project;
+use crate::states::{DatabaseState, TenantStatus};
 use crate::store::{Store, now_us, time};
+use crate::workspaces::{mark_deployed, newest_version};
 
 /// A tenant.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +31,7 @@ fn read(row: &Row<'_>) -> Result<TenantInfo, StoreError> {
     })
 }
 
-fn find(conn: &Connection, project: &ProjectId, id: &str) -> Result<TenantInfo, StoreError> {
+pub(crate) fn find(conn: &Connection, project: &ProjectId, id: &str) -> Result<TenantInfo, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT id, status, created_at FROM tenants WHERE project = ?1 AND id = ?2",
     )?;
@@ -52,20 +54,21 @@ impl Store {
         databases: &[NewDatabase<'_>],
     ) -> Result<Vec<DatabaseId>, StoreError> {
         check_tenant(id)?;
+        if databases.is_empty() {
+            return Err(StoreError::Invalid {
+                field: "databases",
+                why: "must name at least one blueprint",
+            });
+        }
         self.write(|tx, dirty| {
+            check_project(tx, project)?;
             let known = tx
                 .prepare_cached("SELECT status FROM tenants WHERE project = ?1 AND id = ?2")?
                 .query_row((project.as_str(), id), |r| r.get::<_, String>(0))
                 .optional()?;
             match known.as_deref().map(TenantStatus::from_stored).transpose()? {
                 None => {}
-                Some(TenantStatus::Deleted) => {
-                    return Err(StoreError::WrongState {
-                        what: Entity::Tenant,
-                        name: id.into(),
-                        state: "in trash",
-                    });
-                }
+                Some(TenantStatus::Deleted) => return Err(in_trash(id)),
                 Some(_) => return Err(StoreError::taken(Entity::Tenant, id)),
             }
             tx.execute(
@@ -76,6 +79,72 @@ impl Store {
                 .iter()
                 .map(|new| databases::insert(tx, &self.sealer, project, new, dirty))
                 .collect()
+        })
+    }
+
+    /// Adds databases, in the state `provisioning`, to a tenant that is in use.
+    ///
+    /// # Errors
+    /// There is no such tenant, it is not ready, or it has a database of one of the blueprints.
+    pub fn add_databases(
+        &self,
+        project: &ProjectId,
+        id: &str,
+        databases: &[NewDatabase<'_>],
+    ) -> Result<Vec<DatabaseId>, StoreError> {
+        self.write(|tx, dirty| {
+            let tenant = find(tx, project, id)?;
+            match tenant.status {
+                TenantStatus::Ready => {}
+                TenantStatus::Deleted => return Err(in_trash(id)),
+                status => return Err(wrong_status(id, status)),
+            }
+            for new in databases {
+                let has = "SELECT 1 FROM databases WHERE project = ?1 AND tenant = ?2 AND workspace = ?3";
+                if exists(tx, has, (project.as_str(), id, new.workspace))? {
+                    return Err(StoreError::taken(Entity::Tenant, id));
+                }
+            }
+            databases
+                .iter()
+                .map(|new| databases::insert(tx, &self.sealer, project, new, dirty))
+                .collect()
+        })
+    }
+
+    /// Opens databases that were made for a tenant, and the tenant if it is new. They have the newest version of their
+    /// blueprints: one that was cut meanwhile has to be brought to them first.
+    ///
+    /// # Errors
+    /// [`StoreError::NewerVersion`]; a database is not being made any more; the tenant was deleted meanwhile.
+    pub fn finish_tenant(
+        &self,
+        project: &ProjectId,
+        id: &str,
+        databases: &[DatabaseId],
+    ) -> Result<(), StoreError> {
+        self.write(|tx, dirty| {
+            let tenant = find(tx, project, id)?;
+            match tenant.status {
+                TenantStatus::Provisioning => set_status(tx, project, id, TenantStatus::Ready)?,
+                TenantStatus::Ready | TenantStatus::Suspended => {}
+                status => return Err(wrong_status(id, status)),
+            }
+            for database in databases {
+                let (from, to) = (DatabaseState::Provisioning, DatabaseState::Ready);
+                databases::change_state(tx, *database, from, to, dirty)?;
+                for made in databases::select(tx, "id = ?1", [database.0])? {
+                    let version = newest_version(tx, project, &made.workspace)?;
+                    if made.version < version {
+                        return Err(StoreError::NewerVersion {
+                            blueprint: made.workspace,
+                            version,
+                        });
+                    }
+                    mark_deployed(tx, project, &made.workspace, version)?;
+                }
+            }
+            mark_tenant(tx, project, id, dirty)
         })
     }
 
@@ -125,54 +194,48 @@ impl Store {
         self.write(|tx, dirty| {
             let tenant = find(tx, project, id)?;
             if !from.contains(&tenant.status) {
+                return Err(wrong_status(id, tenant.status));
+            }
+            let going = "SELECT 1 FROM databases WHERE project = ?1 AND tenant = ?2 AND state = 'removing'";
+            if tenant.status == TenantStatus::Deleted && exists(tx, going, (project.as_str(), id))? {
                 return Err(StoreError::WrongState {
                     what: Entity::Tenant,
                     name: id.into(),
-                    state: tenant.status.name(),
+                    state: "being deleted for good",
                 });
             }
-            let deleted_at = (to == TenantStatus::Deleted).then(now_us);
-            tx.execute(
-                "UPDATE tenants SET status = ?3, deleted_at = ?4 WHERE project = ?1 AND id = ?2",
-                (project.as_str(), id, to.name(), deleted_at),
-            )?;
+            set_status(tx, project, id, to)?;
             mark_tenant(tx, project, id, dirty)
         })
     }
+}
 
-    /// Removes a tenant whose databases are gone.
-    ///
-    /// # Errors
-    /// It still has databases.
-    pub fn remove_tenant(&self, project: &ProjectId, id: &str) -> Result<(), StoreError> {
-        self.write(|tx, _| {
-            let used = "SELECT 1 FROM databases WHERE project = ?1 AND tenant = ?2";
-            if exists(tx, used, (project.as_str(), id))? {
-                return Err(StoreError::InUse {
-                    what: Entity::Tenant,
-                    name: id.into(),
-                });
-            }
-            tx.execute(
-                "DELETE FROM tenants WHERE project = ?1 AND id = ?2",
-                (project.as_str(), id),
-            )?;
-            Ok(())
-        })
+pub(crate) fn wrong_status(id: &str, status: TenantStatus) -> StoreError {
+    StoreError::WrongState {
+        what: Entity::Tenant,
+        name: id.into(),
+        state: status.name(),
     }
+}
 
-    /// All tenants that are still being made.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn unfinished_tenants(&self) -> Result<Vec<(ProjectId, String)>, StoreError> {
-        self.read(|conn| {
-            let mut statement = conn
-                .prepare_cached("SELECT project, id FROM tenants WHERE status = 'provisioning'")?;
-            let found = statement.query_map([], |r| {
-                Ok((ProjectId::new(r.get::<_, String>(0)?), r.get(1)?))
-            })?;
-            Ok(found.collect::<Result<_, _>>()?)
-        })
+fn in_trash(id: &str) -> StoreError {
+    StoreError::WrongState {
+        what: Entity::Tenant,
+        name: id.into(),
+        state: "in trash",
     }
+}
+
+pub(crate) fn set_status(
+    tx: &Transaction<'_>,
+    project: &ProjectId,
+    id: &str,
+    to: TenantStatus,
+) -> Result<(), StoreError> {
+    let deleted_at = (to == TenantStatus::Deleted).then(now_us);
+    tx.execute(
+        "UPDATE tenants SET status = ?3, deleted_at = ?4 WHERE project = ?1 AND id = ?2",
+        (project.as_str(), id, to.name(), deleted_at),
+    )?;
+    Ok(())
 }

@@ -7,6 +7,7 @@ use crate::databases::{self, NewDatabase, exists};
 use crate::error::{Entity, StoreError};
 use crate::ids::{DatabaseId, Engine, ProjectId, ServerId};
 use crate::names::check_workspace;
+use crate::projects::check_project;
 use crate::publish::read_engine;
 use crate::settings::{WorkspaceSettings, from_json, to_json};
 use crate::snapshot::NativeRoles;
@@ -139,6 +140,7 @@ impl Store {
         let settings = WorkspaceSettings::default_of(new.engine);
         let text = to_json(&settings)?;
         self.write(|tx, dirty| {
+            check_project(tx, project)?;
             tx.execute(
                 "INSERT INTO workspaces (project, name, engine, mode, settings, created_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -189,30 +191,6 @@ impl Store {
     /// There is none by that name.
     pub fn workspace(&self, project: &ProjectId, name: &str) -> Result<WorkspaceInfo, StoreError> {
         self.read(|conn| find(conn, project, name))
-    }
-
-    /// Removes a workspace whose databases are gone, with its versions.
-    ///
-    /// # Errors
-    /// There is none, or it still has databases.
-    pub fn delete_workspace(&self, project: &ProjectId, name: &str) -> Result<(), StoreError> {
-        self.write(|tx, _| {
-            let used = "SELECT 1 FROM databases WHERE project = ?1 AND workspace = ?2";
-            if exists(tx, used, (project.as_str(), name))? {
-                return Err(StoreError::InUse {
-                    what: Entity::Workspace,
-                    name: name.into(),
-                });
-            }
-            let removed = tx.execute(
-                "DELETE FROM workspaces WHERE project = ?1 AND name = ?2",
-                (project.as_str(), name),
-            )?;
-            if removed == 0 {
-                return Err(StoreError::not_found(Entity::Workspace, name));
-            }
-            Ok(())
-        })
     }
 
     /// Tenants that have a database of this blueprint, those in the trash too.
@@ -288,11 +266,9 @@ impl Store {
             return Ok(());
         }
         self.write(|tx, _| {
-            for change in changes {
-                let known = "SELECT 1 FROM changes WHERE project = ?1 AND workspace = ?2 AND position = ?3";
-                if exists(tx, known, (project.as_str(), workspace, change.position))? {
-                    continue;
-                }
+            // Not what there is: a change that was taken and then removed from the queue stays away.
+            let taken = taken_position(tx, project, workspace)?;
+            for change in changes.iter().filter(|it| it.position > taken) {
                 let id = next_change(tx, project, workspace)?;
                 tx.execute(
                     "INSERT INTO changes (project, workspace, id, statement, search_path, position, created_at)
@@ -325,14 +301,7 @@ impl Store {
     /// # Errors
     /// There is no such workspace.
     pub fn taken_position(&self, project: &ProjectId, workspace: &str) -> Result<i64, StoreError> {
-        self.read(|conn| {
-            conn.prepare_cached(
-                "SELECT taken_position FROM workspaces WHERE project = ?1 AND name = ?2",
-            )?
-            .query_row((project.as_str(), workspace), |r| r.get(0))
-            .optional()?
-            .ok_or_else(|| StoreError::not_found(Entity::Workspace, workspace))
-        })
+        self.read(|conn| taken_position(conn, project, workspace))
     }
 
     /// All changes of a workspace, in the order in which they took effect.
@@ -345,6 +314,30 @@ impl Store {
         workspace: &str,
     ) -> Result<Vec<ChangeInfo>, StoreError> {
         self.read(|conn| changes(conn, project, workspace))
+    }
+
+    /// The settings that go with a version; of version 0, which has no changes, those of the workspace.
+    ///
+    /// # Errors
+    /// There is no such version.
+    pub fn version_settings(
+        &self,
+        project: &ProjectId,
+        workspace: &str,
+        version: u32,
+    ) -> Result<WorkspaceSettings, StoreError> {
+        self.read(|conn| {
+            if version == 0 {
+                return Ok(find(conn, project, workspace)?.settings);
+            }
+            let text: Option<String> = conn
+                .prepare_cached(
+                    "SELECT settings FROM blueprint_versions WHERE project = ?1 AND workspace = ?2 AND number = ?3",
+                )?
+                .query_row((project.as_str(), workspace, version), |r| r.get(0))
+                .optional()?;
+            from_json(&text.ok_or_else(|| StoreError::not_found(Entity::Version, version))?)
+        })
     }
 
     /// Changes that at least one tenant of the blueprint lacks, or that no version holds yet.
@@ -399,30 +392,7 @@ impl Store {
     /// # Errors
     /// There is no such workspace.
     pub fn cut_version(&self, project: &ProjectId, workspace: &str) -> Result<u32, StoreError> {
-        self.write(|tx, _| {
-            let found = find(tx, project, workspace)?;
-            let pending = "SELECT 1 FROM changes WHERE project = ?1 AND workspace = ?2 AND version IS NULL";
-            let changes = exists(tx, pending, (project.as_str(), workspace))?;
-            if !changes && !found.settings_pending {
-                return Ok(found.version);
-            }
-            let number = found.version + 1;
-            let settings = to_json(&found.settings)?;
-            tx.execute(
-                "INSERT INTO blueprint_versions (project, workspace, number, settings, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5)",
-                (project.as_str(), workspace, number, &settings, now_us()),
-            )?;
-            tx.execute(
-                "UPDATE changes SET version = ?3 WHERE project = ?1 AND workspace = ?2 AND version IS NULL",
-                (project.as_str(), workspace, number),
-            )?;
-            tx.execute(
-                "UPDATE workspaces SET settings = ?3, pending_settings = NULL WHERE project = ?1 AND name = ?2",
-                (project.as_str(), workspace, settings),
-            )?;
-            Ok(number)
-        })
+        self.write(|tx, _| cut_version(tx, project, workspace))
     }
 
     /// A blueprint's versions, the newest first.
@@ -456,26 +426,76 @@ impl Store {
             Ok(found)
         })
     }
+}
 
-    /// Notes that a version was deployed; the first time counts.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn mark_deployed(
-        &self,
-        project: &ProjectId,
-        workspace: &str,
-        version: u32,
-    ) -> Result<(), StoreError> {
-        self.write(|tx, _| {
-            tx.execute(
-                "UPDATE blueprint_versions SET deployed_at = coalesce(deployed_at, ?4)
-                 WHERE project = ?1 AND workspace = ?2 AND number <= ?3",
-                (project.as_str(), workspace, version, now_us()),
-            )?;
-            Ok(())
-        })
+/// Makes a version of what is pending, if anything is; gives the newest version's number.
+pub(crate) fn cut_version(
+    tx: &Transaction<'_>,
+    project: &ProjectId,
+    workspace: &str,
+) -> Result<u32, StoreError> {
+    let found = find(tx, project, workspace)?;
+    let pending =
+        "SELECT 1 FROM changes WHERE project = ?1 AND workspace = ?2 AND version IS NULL";
+    let changes = exists(tx, pending, (project.as_str(), workspace))?;
+    if !changes && !found.settings_pending {
+        return Ok(found.version);
     }
+    let number = found.version + 1;
+    let settings = to_json(&found.settings)?;
+    tx.execute(
+        "INSERT INTO blueprint_versions (project, workspace, number, settings, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
+        (project.as_str(), workspace, number, &settings, now_us()),
+    )?;
+    tx.execute(
+        "UPDATE changes SET version = ?3 WHERE project = ?1 AND workspace = ?2 AND version IS NULL",
+        (project.as_str(), workspace, number),
+    )?;
+    tx.execute(
+        "UPDATE workspaces SET settings = ?3, pending_settings = NULL WHERE project = ?1 AND name = ?2",
+        (project.as_str(), workspace, settings),
+    )?;
+    Ok(number)
+}
+
+/// A blueprint's newest version; 0 if there is none.
+pub(crate) fn newest_version(
+    conn: &Connection,
+    project: &ProjectId,
+    workspace: &str,
+) -> Result<u32, StoreError> {
+    Ok(conn
+        .prepare_cached(
+            "SELECT coalesce(max(number), 0) FROM blueprint_versions WHERE project = ?1 AND workspace = ?2",
+        )?
+        .query_row((project.as_str(), workspace), |r| r.get(0))?)
+}
+
+/// Notes that a version and those before it were deployed; the first time counts.
+pub(crate) fn mark_deployed(
+    tx: &Transaction<'_>,
+    project: &ProjectId,
+    workspace: &str,
+    version: u32,
+) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE blueprint_versions SET deployed_at = ?4
+         WHERE project = ?1 AND workspace = ?2 AND number <= ?3 AND deployed_at IS NULL",
+        (project.as_str(), workspace, version, now_us()),
+    )?;
+    Ok(())
+}
+
+fn taken_position(
+    conn: &Connection,
+    project: &ProjectId,
+    workspace: &str,
+) -> Result<i64, StoreError> {
+    conn.prepare_cached("SELECT taken_position FROM workspaces WHERE project = ?1 AND name = ?2")?
+        .query_row((project.as_str(), workspace), |r| r.get(0))
+        .optional()?
+        .ok_or_else(|| StoreError::not_found(Entity::Workspace, workspace))
 }
 
 fn next_change(

@@ -369,12 +369,15 @@ fn store(error: &StoreError) -> Answer {
             ),
             Map::new(),
         ),
-        StoreError::WrongState { .. } => conflict(text, Map::new()),
+        StoreError::WrongState { .. } | StoreError::NewerVersion { .. } => {
+            conflict(text, Map::new())
+        }
         StoreError::Invalid { field, why } => {
             Answer::new(Code::BadRequest, format!("Invalid {field}: {why}"))
         }
         StoreError::LoginFailed => Answer::new(Code::Unauthorized, text),
-        StoreError::NewerSchema { .. }
+        StoreError::NameOnServer { .. }
+        | StoreError::NewerSchema { .. }
         | StoreError::WrongSealingKey
         | StoreError::KeyFile { .. }
         | StoreError::SealBroken

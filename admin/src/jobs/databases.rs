@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use control_store::databases::DatabaseInfo;
 use control_store::snapshot::{DatabaseKind, NativeRoles};
-use control_store::states::{DatabaseState, TenantStatus};
-use control_store::{DatabaseId, Entity};
+use control_store::states::DatabaseState;
+use control_store::{DatabaseId, Entity, StoreError};
 use engines::{DatabaseSpec, DatabaseUse};
 
 use super::{Jobs, failure};
@@ -18,7 +18,16 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 impl Jobs {
     /// Makes the physical database that a row stands for.
     pub(super) async fn make_database(&self, id: DatabaseId) -> Outcome<()> {
+        let _turn = self.lock(id).await;
         let (info, roles, usage) = self.row(id).await?;
+        if info.state != DatabaseState::Provisioning {
+            return Err(StoreError::WrongState {
+                what: Entity::Database,
+                name: info.name,
+                state: info.state.name(),
+            }
+            .into());
+        }
         let server = self.access(info.server)?;
         let spec = DatabaseSpec {
             name: &info.name,
@@ -31,13 +40,38 @@ impl Jobs {
             .map_err(failure)
     }
 
+    /// Removes databases that are marked so. All are tried; gives the first error.
+    pub(super) async fn remove_databases(&self, ids: &[DatabaseId]) -> Outcome<()> {
+        let mut outcome = Ok(());
+        for id in ids {
+            let removed = self.remove_database(*id).await;
+            if let Err(error) = &removed {
+                tracing::error!(?error, database = %id, "a database could not be removed; the next start tries again");
+            }
+            outcome = outcome.and(removed);
+        }
+        outcome
+    }
+
+    /// Takes back what was made so far. Should that fail, the next start does it.
+    pub(super) async fn undo(&self, ids: &[DatabaseId]) {
+        let all = ids.to_vec();
+        let marked = self.store(move |store| store.retire_databases(&all)).await;
+        if let Err(error) = marked {
+            tracing::error!(?error, "half-made databases could not be marked for removal");
+            return;
+        }
+        // Told in the log already.
+        let _ = self.remove_databases(ids).await;
+    }
+
     /// Removes a database for good: its clients, itself, its log, its row. What is gone already is no error.
-    pub(super) async fn remove_database(&self, id: DatabaseId) -> Outcome<()> {
+    async fn remove_database(&self, id: DatabaseId) -> Outcome<()> {
         let _turn = self.lock(id).await;
-        let (info, roles, _) = self.row(id).await?;
-        // From here on a crash leaves a row that the next start removes.
-        self.store(move |store| store.set_database_state(id, DatabaseState::Provisioning))
-            .await?;
+        let (info, roles, _) = match self.row(id).await {
+            Err(Failure::Store(StoreError::NotFound { .. })) => return Ok(()),
+            found => found?,
+        };
         self.refresh(id);
         self.kill(id).await;
         let server = self.access(info.server)?;
@@ -45,18 +79,10 @@ impl Jobs {
             .drop_database(&server, &info.name, &roles)
             .await
             .map_err(failure)?;
-        self.store(move |store| store.remove_database(id)).await?;
         let logs = Arc::clone(&self.shared.logs);
         // A panic there is not this work's.
         let _ = tokio::task::spawn_blocking(move || logs.forget(id)).await;
-        Ok(())
-    }
-
-    pub(super) async fn finish_database(&self, id: DatabaseId) -> Outcome<()> {
-        self.store(move |store| store.set_database_state(id, DatabaseState::Ready))
-            .await?;
-        self.refresh(id);
-        Ok(())
+        self.store(move |store| store.remove_database(id)).await
     }
 
     pub(super) fn refresh(&self, id: DatabaseId) {
@@ -78,10 +104,13 @@ impl Jobs {
     ) -> Outcome<(DatabaseInfo, NativeRoles, DatabaseUse)> {
         let info = self.store(move |store| store.database(id)).await?;
         let snapshot = self.shared.store.snapshot().load();
-        let routed = snapshot
-            .databases
-            .get(&id)
-            .ok_or_else(|| Failure::not_found(Entity::Database, id))?;
+        let Some(routed) = snapshot.databases.get(&id) else {
+            return Err(StoreError::NotFound {
+                what: Entity::Database,
+                name: id.to_string(),
+            }
+            .into());
+        };
         let usage = match routed.kind {
             DatabaseKind::TenantWorkspace => DatabaseUse::TenantWorkspace,
             DatabaseKind::ControlWorkspace => DatabaseUse::ControlWorkspace,
@@ -90,35 +119,19 @@ impl Jobs {
         Ok((info, routed.native_roles.clone(), usage))
     }
 
-    /// Removes what an interrupted life has left half made or half removed.
+    /// Removes what an interrupted life has left half made or half removed. What cannot be removed waits for the next start
+    /// and keeps nothing else from working.
     pub(super) async fn remove_unfinished(&self) -> Outcome<()> {
-        let unfinished = self
-            .store(|store| store.databases_in(DatabaseState::Provisioning))
-            .await?;
-        for database in unfinished {
-            tracing::info!(database = database.name, "removing a half-made database");
-            self.remove_database(database.id).await?;
-            if database.tenant.is_none() {
-                let (project, name) = (database.project.clone(), database.workspace.clone());
-                self.store(move |store| store.delete_workspace(&project, &name))
-                    .await?;
-            }
+        let unfinished = self.store(|store| store.unfinished_databases()).await?;
+        for database in &unfinished {
+            tracing::info!(
+                database = database.name,
+                state = database.state.name(),
+                "removing what an interruption left"
+            );
         }
-        let tenants = self.store(|store| store.unfinished_tenants()).await?;
-        for (project, tenant) in tenants {
-            let (of, id) = (project.clone(), tenant.clone());
-            let rest = self
-                .store(move |store| store.tenant_databases(&of, &id))
-                .await?;
-            for database in rest {
-                self.remove_database(database.id).await?;
-            }
-            self.store(move |store| store.remove_tenant(&project, &tenant))
-                .await?;
-        }
+        let ids: Vec<_> = unfinished.iter().map(|it| it.id).collect();
+        self.undo(&ids).await;
         Ok(())
     }
 }
-
-/// Statuses in which a tenant's databases can be changed.
-pub(super) const LIVE: [TenantStatus; 2] = [TenantStatus::Ready, TenantStatus::Suspended];

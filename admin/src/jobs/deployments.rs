@@ -1,16 +1,17 @@
 //! Deployments.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use control_store::DatabaseId;
-use control_store::deployments::{DeploymentInfo, DeploymentResult, Progress};
+use control_store::databases::DatabaseInfo;
+use control_store::deployments::{DeploymentInfo, DeploymentResult, NewDeployment, Progress};
 use control_store::ids::ProjectId;
 use control_store::settings::WorkspaceSettings;
+use control_store::snapshot::NativeRoles;
 use control_store::states::Mode;
-use control_store::{Entity, StoreError};
+use control_store::{DatabaseId, StoreError};
 use engines::Change;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::{Jobs, failure, owned};
@@ -35,38 +36,18 @@ impl Jobs {
             )));
         }
         self.collect(project, &deploy.blueprint).await?;
-        let (of, blueprint) = owned(project, &deploy.blueprint);
-        let wanted = deploy.version;
-        let (version, databases) = self
+        let (of, wanted) = (project.clone(), deploy.clone());
+        let deployment = self
             .store(move |store| {
-                let newest = store.cut_version(&of, &blueprint)?;
-                let version = wanted.unwrap_or(newest);
-                if version > newest || (version == 0 && wanted.is_some()) {
-                    return Err(StoreError::NotFound {
-                        what: Entity::Version,
-                        name: version.to_string(),
-                    });
-                }
-                let mut live = Vec::new();
-                for database in store.blueprint_databases(&of, &blueprint)? {
-                    if let Some(tenant) = &database.tenant
-                        && Self::is_live(store.tenant(&of, tenant)?.status)
-                    {
-                        live.push((tenant.clone(), database.id));
-                    }
-                }
-                Ok((version, live))
+                let new = NewDeployment {
+                    blueprint: &wanted.blueprint,
+                    version: wanted.version,
+                    tenants: wanted.tenants.as_deref(),
+                };
+                store.begin_deployment(&of, &new)
             })
             .await?;
-        let targets = chosen(deploy, databases)?;
-        let (of, blueprint) = owned(project, &deploy.blueprint);
-        let id = self
-            .store(move |store| store.create_deployment(&of, &blueprint, version, &targets))
-            .await?;
-        let (of, noted) = owned(project, &id);
-        let deployment = self
-            .store(move |store| store.deployment(&of, &noted))
-            .await?;
+        let id = deployment.id.clone();
         self.spawn_deployment(deployment);
         Ok(id)
     }
@@ -96,53 +77,45 @@ impl Jobs {
 
     async fn run_deployment(&self, deployment: DeploymentInfo) -> Outcome<()> {
         let deployment = Arc::new(deployment);
-        let settings = self.settings_of(&deployment).await?;
-        let places = Arc::new(Semaphore::new(self.shared.options.parallel_tenants.max(1)));
+        let (of, blueprint) = owned(&deployment.project, &deployment.blueprint);
+        let version = deployment.version;
+        let settings = self
+            .store(move |store| store.version_settings(&of, &blueprint, version))
+            .await?;
         let mut parts = JoinSet::new();
         for result in &deployment.results {
             if matches!(result.status, Progress::Completed | Progress::Failed) {
                 continue;
             }
-            let (jobs, places) = (self.clone(), Arc::clone(&places));
-            let (deployment, result) = (Arc::clone(&deployment), result.clone());
-            let settings = settings.clone();
+            let (jobs, deployment) = (self.clone(), Arc::clone(&deployment));
+            let (result, settings) = (result.clone(), settings.clone());
             parts.spawn(async move {
-                // The semaphore is never closed.
-                let _place = places.acquire_owned().await;
+                let _place = jobs.place_of(result.database).await;
                 jobs.deploy_to(&deployment, result, &settings).await
             });
         }
         while let Some(part) = parts.join_next().await {
             part.map_err(|error| Failure::Internal(error.to_string()))??;
         }
-        let (of, id) = owned(&deployment.project, &deployment.id);
-        let (version, blueprint) = (deployment.version, deployment.blueprint.clone());
-        self.store(move |store| {
-            let results = store.deployment(&of, &id)?.results;
-            let failed = results.iter().any(|it| it.status == Progress::Failed);
-            let status = if failed {
-                Progress::Failed
-            } else {
-                Progress::Completed
-            };
-            store.mark_deployed(&of, &blueprint, version)?;
-            store.finish_deployment(&id, status)
-        })
-        .await
+        let id = deployment.id.clone();
+        self.store(move |store| store.finish_deployment(&id)).await
     }
 
-    /// The settings that go with the deployment's version.
-    async fn settings_of(&self, deployment: &DeploymentInfo) -> Outcome<WorkspaceSettings> {
-        let (of, blueprint) = owned(&deployment.project, &deployment.blueprint);
-        let version = deployment.version;
-        self.store(move |store| {
-            let versions = store.versions(&of, &blueprint)?;
-            match versions.into_iter().find(|it| it.number == version) {
-                Some(found) => Ok(found.settings),
-                None => Ok(store.workspace(&of, &blueprint)?.settings),
-            }
-        })
-        .await
+    /// Waits for a place on the database's server, so that deployments keep few connections busy on each.
+    async fn place_of(&self, database: DatabaseId) -> Option<OwnedSemaphorePermit> {
+        let server = {
+            let snapshot = self.shared.store.snapshot().load();
+            snapshot.databases.get(&database)?.server
+        };
+        let places = {
+            let places = self.shared.places.lock();
+            let mut places = places.unwrap_or_else(PoisonError::into_inner);
+            let many = self.shared.options.parallel_tenants.max(1);
+            let new = || Arc::new(Semaphore::new(many));
+            Arc::clone(places.entry(server).or_insert_with(new))
+        };
+        // It is never closed.
+        places.acquire_owned().await.ok()
     }
 
     /// One tenant's part. Its failure is its own.
@@ -222,7 +195,13 @@ impl Jobs {
             .await;
         // What was made before a failure counts too.
         self.shared.traffic.schema_changed(id);
-        let applied = applied.map_err(failure)?;
+        let applied = match applied {
+            Ok(applied) => applied,
+            Err(error) => {
+                self.note_partly(&info, &roles).await;
+                return Err(failure(error));
+            }
+        };
         let settings = settings.clone();
         self.store(move |store| {
             store.mark_applied(id, &applied)?;
@@ -232,32 +211,32 @@ impl Jobs {
         self.refresh(id);
         Ok(())
     }
-}
 
-/// The databases that a deployment goes to.
-fn chosen(
-    deploy: &Deploy,
-    databases: Vec<(String, DatabaseId)>,
-) -> Outcome<Vec<(String, DatabaseId)>> {
-    let Some(tenants) = &deploy.tenants else {
-        return Ok(databases);
-    };
-    if let Some(missing) = tenants
-        .iter()
-        .find(|tenant| !databases.iter().any(|(it, _)| it == *tenant))
-    {
-        return Err(Failure::not_found(Entity::Tenant, missing));
+    /// Notes what a database has got although something failed.
+    async fn note_partly(&self, info: &DatabaseInfo, roles: &NativeRoles) {
+        let noted = async {
+            let server = self.access(info.server)?;
+            let options = &self.shared.options.apply;
+            let ledger = self
+                .engine(info.engine)?
+                .apply(&server, &info.name, roles, &[], options)
+                .await
+                .map_err(failure)?;
+            let id = info.id;
+            self.store(move |store| store.mark_applied(id, &ledger))
+                .await
+        };
+        if let Err(error) = noted.await {
+            tracing::warn!(?error, database = info.name, "its ledger could not be read");
+        }
     }
-    Ok(databases
-        .into_iter()
-        .filter(|(tenant, _)| tenants.contains(tenant))
-        .collect())
 }
 
 /// What the deployment's result says of a failure.
 fn told(error: &Failure) -> String {
     match error {
         Failure::Conflict(message, _) | Failure::BadRequest(message) => message.clone(),
+        Failure::Store(StoreError::NotFound { .. }) => "the tenant was deleted".into(),
         Failure::Store(error) => error.to_string(),
         Failure::Internal(message) => message.clone(),
         other => format!("{other:?}"),

@@ -1,8 +1,9 @@
 //! Long work, and everything that touches a database server.
 //!
 //! The intention is in the store before anything is done to a server: a database row in the state `provisioning` stands for one
-//! that is being made or removed. After a crash [`Jobs::resume`] finds these rows and removes what they stand for, and goes on
-//! with deployments that had not ended. Every operation on a server may be repeated.
+//! that is being made, one in the state `removing` for one that is to go. After a crash [`Jobs::resume`] finds these rows and
+//! removes what they stand for, and goes on with deployments that had not ended. Every operation on a server may be repeated.
+//! What was begun for a caller goes on when the caller stops waiting.
 
 mod databases;
 mod deployments;
@@ -19,6 +20,7 @@ use control_store::states::{Mode, TenantStatus};
 use control_store::{DatabaseId, Entity, Store, StoreError, TrafficControl};
 use engines::provisioner::{ProvisionError, Provisioner};
 use engines::{ApplyOptions, DatabaseEngine, EngineError, ServerAccess};
+use tokio::sync::Semaphore;
 
 use crate::app::failure::{Failure, Outcome};
 use crate::app::work;
@@ -26,7 +28,7 @@ use crate::app::work;
 /// How the work is done.
 #[derive(Clone, Debug)]
 pub struct JobOptions {
-    /// Tenants of one deployment that are worked on at the same time.
+    /// Databases of one server that deployments work on at the same time.
     pub parallel_tenants: usize,
     /// How patient deployments are with busy tenants.
     pub apply: ApplyOptions,
@@ -62,6 +64,8 @@ struct Shared {
     options: JobOptions,
     /// One piece of work at a time for each database.
     locks: Mutex<HashMap<DatabaseId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Places for deployments on each server.
+    places: Mutex<HashMap<ServerId, Arc<Semaphore>>>,
     /// One server is started at a time, so that two requests do not start one each.
     starting: tokio::sync::Mutex<()>,
 }
@@ -95,6 +99,7 @@ impl Jobs {
                 logs: parts.logs,
                 options: parts.options,
                 locks: Mutex::default(),
+                places: Mutex::default(),
                 starting: tokio::sync::Mutex::default(),
             }),
         }
@@ -267,10 +272,21 @@ fn owned(project: &ProjectId, name: &str) -> (ProjectId, String) {
     (project.clone(), name.to_owned())
 }
 
+/// Does work to its end, also when the caller stops waiting for it.
+async fn whole<T: Send + 'static>(
+    work: impl Future<Output = Outcome<T>> + Send + 'static,
+) -> Outcome<T> {
+    match tokio::spawn(work).await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(Failure::Internal(error.to_string())),
+    }
+}
+
 #[async_trait::async_trait]
 impl crate::app::work::Work for Jobs {
     async fn delete_project(&self, project: &ProjectId) -> Outcome<()> {
-        self.remove_project(project).await
+        let (jobs, project) = (self.clone(), project.clone());
+        whole(async move { jobs.remove_project(&project).await }).await
     }
 
     async fn create_workspace(
@@ -280,11 +296,13 @@ impl crate::app::work::Work for Jobs {
         engine: Engine,
         mode: Mode,
     ) -> Outcome<()> {
-        self.make_workspace(project, name, engine, mode).await
+        let (jobs, (project, name)) = (self.clone(), owned(project, name));
+        whole(async move { jobs.make_workspace(&project, &name, engine, mode).await }).await
     }
 
     async fn delete_workspace(&self, project: &ProjectId, name: &str) -> Outcome<()> {
-        self.remove_workspace(project, name).await
+        let (jobs, (project, name)) = (self.clone(), owned(project, name));
+        whole(async move { jobs.remove_workspace(&project, &name).await }).await
     }
 
     async fn collect_changes(&self, project: &ProjectId, workspace: &str) -> Outcome<()> {
@@ -302,48 +320,34 @@ impl crate::app::work::Work for Jobs {
         tenant: &str,
         blueprints: &[String],
     ) -> Outcome<()> {
-        self.make_tenant(project, tenant, blueprints).await
+        let (jobs, (project, tenant)) = (self.clone(), owned(project, tenant));
+        let blueprints = blueprints.to_vec();
+        whole(async move { jobs.make_tenant(&project, &tenant, &blueprints).await }).await
     }
 
     async fn delete_tenant(&self, project: &ProjectId, tenant: &str, hard: bool) -> Outcome<()> {
-        self.remove_tenant(project, tenant, hard).await
+        let (jobs, (project, tenant)) = (self.clone(), owned(project, tenant));
+        whole(async move { jobs.remove_tenant(&project, &tenant, hard).await }).await
     }
 
     async fn restore_tenant(&self, project: &ProjectId, tenant: &str) -> Outcome<()> {
-        self.set_status(
-            project,
-            tenant,
-            &[TenantStatus::Deleted],
-            TenantStatus::Ready,
-        )
-        .await
-        .map(drop)
+        let (jobs, (project, tenant)) = (self.clone(), owned(project, tenant));
+        whole(async move { jobs.take_back(&project, &tenant).await }).await
     }
 
     async fn suspend_tenant(&self, project: &ProjectId, tenant: &str) -> Outcome<()> {
-        self.set_status(
-            project,
-            tenant,
-            &[TenantStatus::Ready],
-            TenantStatus::Suspended,
-        )
-        .await
-        .map(drop)
+        let (from, to) = (&[TenantStatus::Ready], TenantStatus::Suspended);
+        self.set_status(project, tenant, from, to).await.map(drop)
     }
 
     async fn resume_tenant(&self, project: &ProjectId, tenant: &str) -> Outcome<()> {
-        self.set_status(
-            project,
-            tenant,
-            &[TenantStatus::Suspended],
-            TenantStatus::Ready,
-        )
-        .await
-        .map(drop)
+        let (from, to) = (&[TenantStatus::Suspended], TenantStatus::Ready);
+        self.set_status(project, tenant, from, to).await.map(drop)
     }
 
     async fn deploy(&self, project: &ProjectId, deploy: &work::Deploy) -> Outcome<String> {
-        self.begin_deployment(project, deploy).await
+        let (jobs, project, deploy) = (self.clone(), project.clone(), deploy.clone());
+        whole(async move { jobs.begin_deployment(&project, &deploy).await }).await
     }
 }
 

@@ -1,17 +1,19 @@
 //! Tenants.
 
-use control_store::databases::NewDatabase;
+use control_store::databases::{DatabaseInfo, NewDatabase};
 use control_store::ids::ProjectId;
 use control_store::names::{check_tenant, tenant_database};
 use control_store::settings::WorkspaceSettings;
 use control_store::snapshot::NativeRoles;
-use control_store::states::{Mode, TenantStatus};
+use control_store::states::{DatabaseState, Mode, TenantStatus};
 use control_store::{DatabaseId, Engine, Entity, ServerId, StoreError};
 
-use super::databases::LIVE;
 use super::workspaces::PLACEMENTS;
 use super::{Jobs, failure, owned};
 use crate::app::failure::{Failure, Outcome};
+
+/// How many versions may be cut while a tenant is made before its making gives up.
+const NEWER_VERSIONS: usize = 20;
 
 /// A database that a tenant is to have.
 struct Planned {
@@ -32,47 +34,69 @@ impl Jobs {
         blueprints: &[String],
     ) -> Outcome<()> {
         check_tenant(tenant)?;
-        let (of, id) = owned(project, tenant);
-        let known = self.store(move |store| match store.tenant(&of, &id) {
-            Err(StoreError::NotFound { .. }) => Ok(None),
-            other => other.map(Some),
-        });
-        let known = known.await?;
+        let known = self.known(project, tenant, blueprints).await?;
+        for blueprint in blueprints {
+            self.check_blueprint(project, tenant, blueprint).await?;
+        }
         let mut planned = Vec::new();
         for blueprint in blueprints {
             planned.push(self.plan(project, tenant, blueprint).await?);
         }
-        let ids = match known {
-            None => self.add_rows(project, tenant, &mut planned).await?,
-            Some(_) => self.add_databases(project, tenant, &mut planned).await?,
-        };
+        let ids = self.add_rows(project, tenant, known, &mut planned).await?;
         let made = async {
             for (id, planned) in ids.iter().zip(&planned) {
                 self.fill(project, *id, planned).await?;
             }
-            for id in &ids {
-                self.finish_database(*id).await?;
-            }
-            Ok(())
+            self.finish(project, tenant, &ids, &planned).await
         };
         if let Err(error) = made.await {
-            self.undo_tenant(project, tenant, &ids).await;
+            self.undo(&ids).await;
             return Err(error);
         }
-        let (of, id) = owned(project, tenant);
-        self.store(move |store| {
-            let from = [TenantStatus::Provisioning, TenantStatus::Ready];
-            store.set_tenant_status(&of, &id, &from, TenantStatus::Ready)
-        })
-        .await?;
         for id in ids {
             self.refresh(id);
         }
         Ok(())
     }
 
-    /// What a database of that blueprint needs; cuts a version if changes are pending, so that it gets the current schema.
-    async fn plan(&self, project: &ProjectId, tenant: &str, blueprint: &str) -> Outcome<Planned> {
+    /// Whether there is such a tenant that these blueprints can be added to.
+    async fn known(
+        &self,
+        project: &ProjectId,
+        tenant: &str,
+        blueprints: &[String],
+    ) -> Outcome<bool> {
+        let (of, id) = owned(project, tenant);
+        let found = self
+            .store(move |store| match store.tenant(&of, &id) {
+                Ok(found) => Ok(Some((found.status, store.tenant_databases(&of, &id)?))),
+                Err(StoreError::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+            })
+            .await?;
+        let Some((status, databases)) = found else {
+            return Ok(false);
+        };
+        let has = |blueprint: &String| databases.iter().any(|it| it.workspace == *blueprint);
+        match status {
+            TenantStatus::Deleted => Err(in_trash(tenant)),
+            TenantStatus::Ready if !blueprints.iter().any(has) => Ok(true),
+            _ => Err(StoreError::Taken {
+                what: Entity::Tenant,
+                name: tenant.to_owned(),
+            }
+            .into()),
+        }
+    }
+
+    /// Whether tenants can be made of it. All are looked at before anything is done for one.
+    async fn check_blueprint(
+        &self,
+        project: &ProjectId,
+        tenant: &str,
+        blueprint: &str,
+    ) -> Outcome<()> {
+        tenant_database(blueprint, tenant)?;
         let (of, name) = owned(project, blueprint);
         let workspace = self.store(move |store| store.workspace(&of, &name)).await?;
         if workspace.mode == Mode::Control {
@@ -80,88 +104,64 @@ impl Jobs {
                 "blueprint '{blueprint}' belongs to a control mode workspace, which has no tenants"
             )));
         }
+        Ok(())
+    }
+
+    /// What a database of that blueprint needs; cuts a version if changes are pending, so that it gets the current schema.
+    async fn plan(&self, project: &ProjectId, tenant: &str, blueprint: &str) -> Outcome<Planned> {
         let name = tenant_database(blueprint, tenant)?;
         self.collect(project, blueprint).await?;
-        let (of, workspace_name) = owned(project, blueprint);
-        let (version, settings) = self
+        let (of, workspace) = owned(project, blueprint);
+        let (engine, version, settings) = self
             .store(move |store| {
-                let version = store.cut_version(&of, &workspace_name)?;
-                Ok((version, store.workspace(&of, &workspace_name)?.settings))
+                let version = store.cut_version(&of, &workspace)?;
+                let settings = store.version_settings(&of, &workspace, version)?;
+                Ok((store.workspace(&of, &workspace)?.engine, version, settings))
             })
             .await?;
         Ok(Planned {
             blueprint: blueprint.to_owned(),
-            engine: workspace.engine,
-            server: self.place(workspace.engine, &name).await?,
-            roles: self
-                .engine(workspace.engine)?
-                .new_roles()
-                .map_err(failure)?,
+            engine,
+            server: self.place(engine, &name).await?,
+            roles: self.engine(engine)?.new_roles().map_err(failure)?,
             name,
             version,
             settings,
         })
     }
 
-    /// Makes the tenant's row with those of its databases, all or nothing.
+    /// Makes the rows of the databases, with the tenant's unless it is there: all or nothing.
     async fn add_rows(
         &self,
         project: &ProjectId,
         tenant: &str,
+        known: bool,
         planned: &mut [Planned],
     ) -> Outcome<Vec<DatabaseId>> {
-        for tries in 1.. {
+        let mut tries = 0;
+        loop {
             let (of, id) = owned(project, tenant);
             let rows: Vec<_> = planned.iter().map(Row::of).collect();
             let made = self
                 .store(move |store| {
                     let new: Vec<_> = rows.iter().map(|row| row.new_database(&id)).collect();
-                    store.create_tenant(&of, &id, &new)
+                    if known {
+                        store.add_databases(&of, &id, &new)
+                    } else {
+                        store.create_tenant(&of, &id, &new)
+                    }
                 })
                 .await;
-            if !is_taken(&made) || tries >= PLACEMENTS {
-                return made;
+            tries += 1;
+            match made {
+                // Somebody else took a name on that server meanwhile.
+                Err(Failure::Store(StoreError::NameOnServer { .. })) if tries < PLACEMENTS => {}
+                other => return other,
             }
-            // Somebody else took a name on that server meanwhile.
             for planned in planned.iter_mut() {
                 planned.server = self.place(planned.engine, &planned.name).await?;
             }
         }
-        Err(Failure::Internal("placement did not end".into()))
-    }
-
-    /// Adds databases to a tenant that is there.
-    async fn add_databases(
-        &self,
-        project: &ProjectId,
-        tenant: &str,
-        planned: &mut [Planned],
-    ) -> Outcome<Vec<DatabaseId>> {
-        let (of, id) = owned(project, tenant);
-        let (info, databases) = self
-            .store(move |store| Ok((store.tenant(&of, &id)?, store.tenant_databases(&of, &id)?)))
-            .await?;
-        if info.status == TenantStatus::Deleted {
-            return Err(in_trash(tenant));
-        }
-        let has = |blueprint: &str| databases.iter().any(|it| it.workspace == blueprint);
-        if info.status != TenantStatus::Ready || planned.iter().any(|it| has(&it.blueprint)) {
-            return Err(StoreError::Taken {
-                what: Entity::Tenant,
-                name: tenant.to_owned(),
-            }
-            .into());
-        }
-        let mut ids = Vec::new();
-        for planned in planned {
-            let (of, id) = owned(project, tenant);
-            let row = Row::of(planned);
-            ids.push(
-                self.store(move |store| store.add_database(&of, &row.new_database(&id)))
-                    .await?,
-            );
-        }
-        Ok(ids)
     }
 
     /// Makes the physical database and its schema.
@@ -177,26 +177,42 @@ impl Jobs {
         .await
     }
 
-    async fn undo_tenant(&self, project: &ProjectId, tenant: &str, ids: &[DatabaseId]) {
-        let undone = async {
-            for id in ids {
-                self.remove_database(*id).await?;
-            }
+    /// Opens the databases, once they have the versions that were cut meanwhile too.
+    async fn finish(
+        &self,
+        project: &ProjectId,
+        tenant: &str,
+        ids: &[DatabaseId],
+        planned: &[Planned],
+    ) -> Outcome<()> {
+        let mut rounds = 0;
+        loop {
             let (of, id) = owned(project, tenant);
-            self.store(move |store| {
-                if store.tenant(&of, &id)?.status == TenantStatus::Provisioning {
-                    store.remove_tenant(&of, &id)?;
+            let all = ids.to_vec();
+            let finished = self
+                .store(move |store| store.finish_tenant(&of, &id, &all))
+                .await;
+            rounds += 1;
+            let (blueprint, version) = match finished {
+                Err(Failure::Store(StoreError::NewerVersion { blueprint, version }))
+                    if rounds < NEWER_VERSIONS =>
+                {
+                    (blueprint, version)
                 }
-                Ok(())
-            })
-            .await
-        };
-        if let Err(error) = undone.await {
-            tracing::error!(
-                ?error,
-                tenant,
-                "a half-made tenant could not be removed; the next start tries again"
-            );
+                other => return other,
+            };
+            let (of, name) = owned(project, &blueprint);
+            let settings = self
+                .store(move |store| store.version_settings(&of, &name, version))
+                .await?;
+            let stale = ids
+                .iter()
+                .zip(planned)
+                .filter(|(_, it)| it.blueprint == blueprint);
+            for (id, _) in stale {
+                self.bring_to(project, *id, &blueprint, version, &settings)
+                    .await?;
+            }
         }
     }
 
@@ -206,35 +222,66 @@ impl Jobs {
         tenant: &str,
         hard: bool,
     ) -> Outcome<()> {
-        let from: &'static [TenantStatus] = if hard {
-            &[
-                TenantStatus::Ready,
-                TenantStatus::Suspended,
-                TenantStatus::Failed,
-                TenantStatus::Deleted,
-            ]
-        } else {
-            &[
-                TenantStatus::Ready,
-                TenantStatus::Suspended,
-                TenantStatus::Failed,
-            ]
-        };
-        let databases = self
-            .set_status(project, tenant, from, TenantStatus::Deleted)
-            .await?;
-        for id in &databases {
-            self.kill(*id).await;
-        }
+        const LIVING: [TenantStatus; 3] = [
+            TenantStatus::Ready,
+            TenantStatus::Suspended,
+            TenantStatus::Failed,
+        ];
+        const REMOVABLE: [TenantStatus; 4] = [
+            TenantStatus::Ready,
+            TenantStatus::Suspended,
+            TenantStatus::Failed,
+            TenantStatus::Deleted,
+        ];
         if hard {
-            for id in databases {
-                self.remove_database(id).await?;
-            }
             let (of, id) = owned(project, tenant);
-            self.store(move |store| store.remove_tenant(&of, &id))
+            let databases = self
+                .store(move |store| store.retire_tenant(&of, &id, &REMOVABLE))
                 .await?;
+            return self.remove_databases(&databases).await;
+        }
+        let databases = self
+            .set_status(project, tenant, &LIVING, TenantStatus::Deleted)
+            .await?;
+        for id in databases {
+            self.kill(id).await;
+            // The proxy lets nobody in any more; this is the second lock on the same door.
+            if let Err(error) = self.set_open(id, false).await {
+                tracing::warn!(?error, database = %id, "a deleted tenant's database could not be closed");
+            }
         }
         Ok(())
+    }
+
+    /// Takes a tenant out of the trash.
+    pub(super) async fn take_back(&self, project: &ProjectId, tenant: &str) -> Outcome<()> {
+        let (of, id) = owned(project, tenant);
+        let (status, databases) = self
+            .store(move |store| {
+                Ok((
+                    store.tenant(&of, &id)?.status,
+                    store.tenant_databases(&of, &id)?,
+                ))
+            })
+            .await?;
+        let kept = |it: &DatabaseInfo| it.state == DatabaseState::Ready;
+        if status == TenantStatus::Deleted && databases.iter().all(kept) {
+            for database in databases {
+                self.set_open(database.id, true).await?;
+            }
+        }
+        let (from, to) = (&[TenantStatus::Deleted], TenantStatus::Ready);
+        self.set_status(project, tenant, from, to).await.map(drop)
+    }
+
+    async fn set_open(&self, id: DatabaseId, open: bool) -> Outcome<()> {
+        let _turn = self.lock(id).await;
+        let (info, ..) = self.row(id).await?;
+        let server = self.access(info.server)?;
+        self.engine(info.engine)?
+            .set_open(&server, &info.name, open)
+            .await
+            .map_err(failure)
     }
 
     /// Moves a tenant to another status and tells the proxy. Gives its databases.
@@ -257,11 +304,6 @@ impl Jobs {
             self.refresh(*id);
         }
         Ok(ids)
-    }
-
-    /// Whether deployments reach the tenant.
-    pub(super) fn is_live(status: TenantStatus) -> bool {
-        LIVE.contains(&status)
     }
 }
 
@@ -298,16 +340,6 @@ impl Row {
             settings: &self.settings,
         }
     }
-}
-
-fn is_taken<T>(made: &Outcome<T>) -> bool {
-    matches!(
-        made,
-        Err(Failure::Store(StoreError::Taken {
-            what: Entity::Database,
-            ..
-        }))
-    )
 }
 
 fn in_trash(tenant: &str) -> Failure {

@@ -3,8 +3,8 @@
 use std::time::UNIX_EPOCH;
 
 use control_store::ids::{Engine, ProjectId};
-use control_store::names::workspace_database;
-use control_store::states::Mode;
+use control_store::names::{check_workspace, workspace_database};
+use control_store::states::{DatabaseState, Mode};
 use control_store::workspaces::{NewChange, NewWorkspace};
 use control_store::{Entity, StoreError};
 use engines::Table;
@@ -23,9 +23,20 @@ impl Jobs {
         engine: Engine,
         mode: Mode,
     ) -> Outcome<()> {
-        control_store::names::check_workspace(name)?;
+        check_workspace(name)?;
         let database = workspace_database(name)?;
         let roles = self.engine(engine)?.new_roles().map_err(failure)?;
+        // Before a place is looked for: finding one may mean to start a server.
+        let (of, workspace) = owned(project, name);
+        self.store(move |store| match store.workspace(&of, &workspace) {
+            Ok(_) => Err(StoreError::Taken {
+                what: Entity::Workspace,
+                name: workspace,
+            }),
+            Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        })
+        .await?;
         let mut tries = 0;
         let id = loop {
             let server = self.place(engine, &database).await?;
@@ -46,49 +57,30 @@ impl Jobs {
                 .await;
             tries += 1;
             match made {
-                Err(Failure::Store(StoreError::Taken {
-                    what: Entity::Database,
-                    ..
-                })) if tries < PLACEMENTS => {}
+                Err(Failure::Store(StoreError::NameOnServer { .. })) if tries < PLACEMENTS => {}
                 other => break other?,
             }
         };
         let made = async {
             self.make_database(id).await?;
-            self.finish_database(id).await
-        };
-        if let Err(error) = made.await {
-            self.undo_workspace(project, name, id).await;
-            return Err(error);
-        }
-        Ok(())
-    }
-
-    async fn undo_workspace(&self, project: &ProjectId, name: &str, id: control_store::DatabaseId) {
-        let (of, workspace) = owned(project, name);
-        let undone = async {
-            self.remove_database(id).await?;
-            self.store(move |store| store.delete_workspace(&of, &workspace))
+            let (from, to) = (DatabaseState::Provisioning, DatabaseState::Ready);
+            self.store(move |store| store.move_database(id, from, to))
                 .await
         };
-        if let Err(error) = undone.await {
-            tracing::error!(
-                ?error,
-                workspace = name,
-                "a half-made workspace could not be removed; the next start tries again"
-            );
+        if let Err(error) = made.await {
+            self.undo(&[id]).await;
+            return Err(error);
         }
+        self.refresh(id);
+        Ok(())
     }
 
     pub(super) async fn remove_workspace(&self, project: &ProjectId, name: &str) -> Outcome<()> {
         let (of, workspace) = owned(project, name);
         let database = self
-            .store(move |store| store.workspace_database(&of, &workspace))
+            .store(move |store| store.retire_workspace(&of, &workspace))
             .await?;
-        self.remove_database(database.id).await?;
-        let (of, workspace) = owned(project, name);
-        self.store(move |store| store.delete_workspace(&of, &workspace))
-            .await
+        self.remove_databases(&[database]).await
     }
 
     /// Takes over what a workspace's database has recorded since the last time.
@@ -141,18 +133,12 @@ impl Jobs {
     pub(super) async fn remove_project(&self, project: &ProjectId) -> Outcome<()> {
         let of = project.clone();
         let databases = self
-            .store(move |store| store.project_databases(&of))
+            .store(move |store| {
+                store.delete_project(&of)?;
+                store.project_databases(&of)
+            })
             .await?;
-        // Tenants first: a workspace's row must outlive those of its blueprint's databases.
-        let (tenants, own): (Vec<_>, Vec<_>) =
-            databases.into_iter().partition(|it| it.tenant.is_some());
-        for database in tenants {
-            self.remove_database(database.id).await?;
-        }
-        for database in own {
-            self.remove_workspace(project, &database.workspace).await?;
-        }
-        let of = project.clone();
-        self.store(move |store| store.delete_project(&of)).await
+        let ids: Vec<_> = databases.iter().map(|it| it.id).collect();
+        self.remove_databases(&ids).await
     }
 }
