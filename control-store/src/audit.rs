@@ -120,7 +120,11 @@ mod tests {
         let first = f.store.audit(&project, None, 2).unwrap();
         let second = f.store.audit(&project, Some(first[1].id), 2).unwrap();
         assert_eq!(first[0].record, record(&project, "c"));
-        let all: Vec<_> = first.iter().chain(&second).map(|it| it.record.detail.as_str()).collect();
+        let all: Vec<_> = first
+            .iter()
+            .chain(&second)
+            .map(|it| it.record.detail.as_str())
+            .collect();
         assert_eq!(all, ["c", "b", "a"]);
     }
 }

@@ -56,7 +56,11 @@ mod tests {
         let both = [("192.0.2.1".into(), at(50)), ("2001:db8::".into(), at(60))];
         assert_eq!(f.store.bans(at(49)).unwrap(), both);
         assert_eq!(f.store.bans(at(50)).unwrap(), both[1..]);
-        assert_eq!(f.store.bans(at(0)).unwrap(), both[1..], "ended bans are gone");
+        assert_eq!(
+            f.store.bans(at(0)).unwrap(),
+            both[1..],
+            "ended bans are gone"
+        );
         f.check();
     }
 }

@@ -301,7 +301,9 @@ fn targets(
     let in_use = |status| matches!(status, TenantStatus::Ready | TenantStatus::Suspended);
     let Some(names) = wanted.tenants else {
         let live = found.into_iter().filter(|(_, status, _)| in_use(*status));
-        return Ok(live.map(|(tenant, _, database)| (tenant, database)).collect());
+        return Ok(live
+            .map(|(tenant, _, database)| (tenant, database))
+            .collect());
     };
     let mut chosen = BTreeMap::new();
     for name in names {
@@ -330,4 +332,138 @@ fn free_id(tx: &Transaction<'_>) -> Result<String, StoreError> {
         Entity::Deployment,
         "every id that was drawn",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::states::Mode;
+    use crate::testing::Fixture;
+
+    fn new<'a>(version: Option<u32>, tenants: Option<&'a [String]>) -> NewDeployment<'a> {
+        NewDeployment {
+            blueprint: "shop",
+            version,
+            tenants,
+        }
+    }
+
+    fn with_tenants() -> (Fixture, ProjectId) {
+        let f = Fixture::new();
+        let project = f.project();
+        f.workspace(&project, "shop", Mode::Tenant);
+        for tenant in ["acme", "globex", "trash"] {
+            f.tenant(&project, tenant, &["shop"]);
+        }
+        let (from, to) = ([TenantStatus::Ready], TenantStatus::Deleted);
+        f.store
+            .set_tenant_status(&project, "trash", &from, to)
+            .unwrap();
+        f.new_tenant(&project, "young", &["shop"]).unwrap();
+        f.record(&project, "shop", &[(1, "a")]);
+        (f, project)
+    }
+
+    fn end(f: &Fixture, deployment: &DeploymentInfo, tenant: &str, status: Progress) {
+        let mut result = deployment
+            .results
+            .iter()
+            .find(|it| it.tenant == tenant)
+            .unwrap()
+            .clone();
+        result.status = status;
+        result.error = (status == Progress::Failed).then(|| "why".into());
+        result.duration_us = Some(5);
+        f.store
+            .set_deployment_result(&deployment.id, &result)
+            .unwrap();
+    }
+
+    #[test]
+    fn a_deployment_cuts_a_version_for_all_in_use_and_is_open_until_it_ends() {
+        let (f, project) = with_tenants();
+        let begun = f
+            .store
+            .begin_deployment(&project, &new(None, None))
+            .unwrap();
+        assert_eq!((begun.version, begun.status), (1, Progress::InProgress));
+        let tenants: Vec<_> = begun.results.iter().map(|it| it.tenant.as_str()).collect();
+        assert_eq!(tenants, ["acme", "globex"]);
+        end(&f, &begun, "acme", Progress::Completed);
+        let f = f.reopened();
+        let [open] = &f.store.open_deployments().unwrap()[..] else {
+            panic!("one is open")
+        };
+        assert_eq!(open.results[0].status, Progress::Completed);
+        assert_eq!(open.results[1].status, Progress::Pending);
+        end(&f, open, "globex", Progress::Failed);
+        f.store.finish_deployment(&open.id).unwrap();
+        let ended = f.store.deployment(&project, &open.id).unwrap();
+        assert_eq!(ended.status, Progress::Failed);
+        assert_eq!(ended.results[1].error.as_deref(), Some("why"));
+        assert!(f.store.open_deployments().unwrap().is_empty());
+        assert!(
+            f.store.versions(&project, "shop").unwrap()[0]
+                .deployed_at
+                .is_some()
+        );
+        assert!(f.store.deployment(&f.another_project(), &open.id).is_err());
+    }
+
+    #[test]
+    fn nothing_is_deployed_when_all_failed() {
+        let (f, project) = with_tenants();
+        let begun = f
+            .store
+            .begin_deployment(&project, &new(None, None))
+            .unwrap();
+        for tenant in ["acme", "globex"] {
+            end(&f, &begun, tenant, Progress::Failed);
+        }
+        f.store.finish_deployment(&begun.id).unwrap();
+        assert_eq!(
+            f.store.versions(&project, "shop").unwrap()[0].deployed_at,
+            None
+        );
+        f.store.finish_deployment("dep_none").unwrap();
+    }
+
+    #[test]
+    fn tenants_and_versions_are_chosen_by_name() {
+        let (f, project) = with_tenants();
+        let refuse = |version, tenants: &[&str]| {
+            let tenants: Vec<String> = tenants.iter().map(|it| (*it).to_owned()).collect();
+            let new = new(version, Some(&tenants));
+            f.store
+                .begin_deployment(&project, &new)
+                .unwrap_err()
+                .to_string()
+        };
+        assert_eq!(refuse(Some(2), &[]), "Version not found: 2");
+        assert_eq!(refuse(Some(0), &[]), "Version not found: 0");
+        assert_eq!(refuse(None, &["acme", "none"]), "Tenant not found: none");
+        assert_eq!(refuse(None, &["trash"]), "Tenant 'trash' is deleted");
+        assert_eq!(
+            f.store.workspace(&project, "shop").unwrap().version,
+            0,
+            "nothing was cut"
+        );
+        let twice = ["globex".to_owned(), "globex".to_owned()];
+        let begun = f
+            .store
+            .begin_deployment(&project, &new(None, Some(&twice)))
+            .unwrap();
+        assert_eq!(begun.results.len(), 1);
+        let second = f
+            .store
+            .begin_deployment(&project, &new(Some(1), None))
+            .unwrap();
+        let listed = f.store.list_deployments(&project).unwrap();
+        assert_eq!(listed.len(), 2);
+        let of_acme = f.store.tenant_deployments(&project, "acme").unwrap();
+        assert_eq!(
+            of_acme.iter().map(|it| &it.id).collect::<Vec<_>>(),
+            [&second.id]
+        );
+    }
 }

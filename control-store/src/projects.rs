@@ -105,7 +105,10 @@ impl Store {
             check_project(tx, project)?;
             mark_keys_gone(tx, project, dirty)?;
             dirty.projects.insert(project.clone());
-            tx.execute("DELETE FROM api_keys WHERE project = ?1", [project.as_str()])?;
+            tx.execute(
+                "DELETE FROM api_keys WHERE project = ?1",
+                [project.as_str()],
+            )?;
             tx.execute(
                 "UPDATE projects SET deleted_at = ?2 WHERE id = ?1",
                 (project.as_str(), now_us()),

@@ -148,3 +148,146 @@ pub(crate) fn sweep_project(tx: &Transaction<'_>, project: &ProjectId) -> Result
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::DatabaseStatus;
+    use crate::states::{DatabaseState, Mode};
+    use crate::testing::Fixture;
+
+    const ANY: &[TenantStatus] = &[TenantStatus::Ready, TenantStatus::Deleted];
+
+    /// Removes what is unfinished as a start after a crash would, in the order given.
+    fn sweep(f: &Fixture, backwards: bool) {
+        let mut unfinished = f.store.unfinished_databases().unwrap();
+        if backwards {
+            unfinished.reverse();
+        }
+        let ids: Vec<_> = unfinished.iter().map(|it| it.id).collect();
+        f.store.retire_databases(&ids).unwrap();
+        for id in ids {
+            f.store.remove_database(id).unwrap();
+            f.store.remove_database(id).unwrap();
+            f.check();
+        }
+    }
+
+    fn with_tenant() -> (Fixture, ProjectId, Vec<DatabaseId>) {
+        let f = Fixture::new();
+        let project = f.project();
+        f.workspace(&project, "shop", Mode::Tenant);
+        f.workspace(&project, "blog", Mode::Tenant);
+        let ids = f.tenant(&project, "acme", &["shop", "blog"]);
+        (f, project, ids)
+    }
+
+    #[test]
+    fn a_tenant_goes_with_its_last_database_whenever_the_process_ends() {
+        let (f, project, ids) = with_tenant();
+        assert_eq!(f.store.retire_tenant(&project, "acme", ANY).unwrap(), ids);
+        f.check();
+        f.store.remove_database(ids[0]).unwrap();
+        let f = f.reopened();
+        let route = f.store.snapshot().load().databases[&ids[1]].status;
+        assert_eq!(route, DatabaseStatus::Deleted);
+        let back = f
+            .store
+            .set_tenant_status(&project, "acme", ANY, TenantStatus::Ready);
+        assert!(
+            matches!(back, Err(StoreError::WrongState { .. })),
+            "half of it is gone"
+        );
+        assert!(
+            f.store.retire_tenant(&project, "acme", ANY).is_ok(),
+            "asked for again"
+        );
+        sweep(&f, false);
+        assert!(f.store.tenant(&project, "acme").is_err());
+        assert_eq!(f.store.list_workspaces(&project).unwrap().len(), 2);
+        f.tenant(&project, "acme", &["shop"]);
+    }
+
+    #[test]
+    fn what_was_half_made_goes_and_what_was_there_stays() {
+        let (f, project, ids) = with_tenant();
+        f.new_workspace(&project, "young", Mode::Tenant).unwrap();
+        f.new_tenant(&project, "globex", &["shop", "blog"]).unwrap();
+        f.workspace(&project, "news", Mode::Tenant);
+        f.with_databases("acme", &["news"], |new| {
+            f.store.add_databases(&project, "acme", new).unwrap();
+        });
+        let f = f.reopened();
+        sweep(&f, true);
+        assert!(f.store.tenant(&project, "globex").is_err());
+        assert!(f.store.workspace(&project, "young").is_err());
+        let left = f.store.tenant_databases(&project, "acme").unwrap();
+        assert_eq!(left.iter().map(|it| it.id).collect::<Vec<_>>(), ids);
+    }
+
+    #[test]
+    fn a_workspace_that_tenants_need_stays() {
+        let (f, project, _) = with_tenant();
+        let refused = f.store.retire_workspace(&project, "shop");
+        assert!(matches!(
+            refused,
+            Err(StoreError::InUse {
+                what: Entity::Workspace,
+                ..
+            })
+        ));
+        f.store.retire_tenant(&project, "acme", ANY).unwrap();
+        sweep(&f, false);
+        let own = f.store.retire_workspace(&project, "shop").unwrap();
+        assert!(
+            f.new_tenant(&project, "acme", &["shop"]).is_err(),
+            "it is on its way out"
+        );
+        f.store.remove_database(own).unwrap();
+        assert!(f.store.workspace(&project, "shop").is_err());
+        assert!(f.store.retire_workspace(&project, "shop").is_err());
+        f.check();
+    }
+
+    #[test]
+    fn a_project_is_gone_for_everybody_at_once_and_from_disk_in_the_end() {
+        for backwards in [false, true] {
+            let (f, project, ids) = with_tenant();
+            let account = f.store.account_of(&project).unwrap().0;
+            f.store.delete_project(&project).unwrap();
+            f.check();
+            let f = f.reopened();
+            assert!(f.store.list_projects(account).unwrap().is_empty());
+            assert!(f.store.delete_project(&project).is_err());
+            let snapshot = f.store.snapshot().load();
+            assert!(snapshot.projects.is_empty() && snapshot.api_keys.is_empty());
+            assert_eq!(snapshot.databases[&ids[0]].status, DatabaseStatus::NotReady);
+            assert!(f.new_workspace(&project, "late", Mode::Tenant).is_err());
+            assert!(f.new_tenant(&project, "late", &["shop"]).is_err());
+            sweep(&f, backwards);
+            for table in ["projects", "workspaces", "tenants", "databases", "api_keys"] {
+                let count = format!("SELECT count(*) FROM {table}");
+                let rows: u64 = f
+                    .store
+                    .read(|it| Ok(it.query_row(&count, [], |r| r.get(0))?))
+                    .unwrap();
+                assert_eq!(rows, 0, "{table}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_is_marked_can_go() {
+        let (f, _, ids) = with_tenant();
+        let refused = f.store.remove_database(ids[0]);
+        assert!(matches!(
+            refused,
+            Err(StoreError::WrongState { state: "ready", .. })
+        ));
+        assert_eq!(
+            f.store.database(ids[0]).unwrap().state,
+            DatabaseState::Ready
+        );
+        f.check();
+    }
+}

@@ -153,3 +153,43 @@ impl Store {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::states::Mode;
+    use crate::testing::Fixture;
+
+    #[test]
+    fn a_database_goes_where_its_name_is_free_and_room_is_most() {
+        let f = Fixture::new();
+        let (ours, theirs) = (f.project(), f.another_project());
+        let place = |name: &str| f.store.place(Engine::Postgres, name).unwrap();
+        assert_eq!(place("a_workspace"), None);
+        let first = f.server();
+        assert_eq!(place("a_workspace"), Some(first));
+        f.workspace(&ours, "a", Mode::Tenant);
+        assert_eq!(place("a_workspace"), None, "the name is taken there");
+        assert_eq!(f.store.place(Engine::Mysql, "b").unwrap(), None);
+        let second = f.server();
+        assert_eq!(place("b_workspace"), Some(second), "it has fewer databases");
+        f.workspace(&theirs, "a", Mode::Tenant);
+        assert_eq!(place("a_workspace"), None);
+        f.check();
+    }
+
+    #[test]
+    fn a_server_is_known_after_a_crash_and_may_move() {
+        let f = Fixture::new();
+        let id = f.server();
+        let address = ServerAddress::Tcp("127.0.0.1:5433".parse().unwrap());
+        f.store.set_server_address(id, &address).unwrap();
+        f.check();
+        let f = f.reopened();
+        assert_eq!(f.store.list_servers().unwrap()[0].address, address);
+        assert_eq!(f.store.snapshot().load().servers[&id].address, address);
+        let nowhere = f.store.set_server_address(ServerId(99), &address);
+        assert!(matches!(nowhere, Err(StoreError::NotFound { .. })));
+        assert_ne!(f.store.reserve_server().unwrap(), id, "ids are given once");
+    }
+}

@@ -31,7 +31,11 @@ fn read(row: &Row<'_>) -> Result<TenantInfo, StoreError> {
     })
 }
 
-pub(crate) fn find(conn: &Connection, project: &ProjectId, id: &str) -> Result<TenantInfo, StoreError> {
+pub(crate) fn find(
+    conn: &Connection,
+    project: &ProjectId,
+    id: &str,
+) -> Result<TenantInfo, StoreError> {
     let mut statement = conn.prepare_cached(
         "SELECT id, status, created_at FROM tenants WHERE project = ?1 AND id = ?2",
     )?;
@@ -100,7 +104,8 @@ impl Store {
                 status => return Err(wrong_status(id, status)),
             }
             for new in databases {
-                let has = "SELECT 1 FROM databases WHERE project = ?1 AND tenant = ?2 AND workspace = ?3";
+                let has =
+                    "SELECT 1 FROM databases WHERE project = ?1 AND tenant = ?2 AND workspace = ?3";
                 if exists(tx, has, (project.as_str(), id, new.workspace))? {
                     return Err(StoreError::taken(Entity::Tenant, id));
                 }
@@ -196,8 +201,10 @@ impl Store {
             if !from.contains(&tenant.status) {
                 return Err(wrong_status(id, tenant.status));
             }
-            let going = "SELECT 1 FROM databases WHERE project = ?1 AND tenant = ?2 AND state = 'removing'";
-            if tenant.status == TenantStatus::Deleted && exists(tx, going, (project.as_str(), id))? {
+            let going =
+                "SELECT 1 FROM databases WHERE project = ?1 AND tenant = ?2 AND state = 'removing'";
+            if tenant.status == TenantStatus::Deleted && exists(tx, going, (project.as_str(), id))?
+            {
                 return Err(StoreError::WrongState {
                     what: Entity::Tenant,
                     name: id.into(),
@@ -238,4 +245,206 @@ pub(crate) fn set_status(
         (project.as_str(), id, to.name(), deleted_at),
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::DatabaseStatus;
+    use crate::states::Mode;
+    use crate::testing::Fixture;
+
+    fn names(f: &Fixture, project: &ProjectId, status: Option<TenantStatus>) -> Vec<String> {
+        let tenants = f.store.list_tenants(project, status).unwrap();
+        tenants.into_iter().map(|it| it.id).collect()
+    }
+
+    #[test]
+    fn a_tenant_with_its_databases_is_made_whole_or_not_at_all() {
+        let f = Fixture::new();
+        let project = f.project();
+        f.workspace(&project, "shop", Mode::Tenant);
+        f.new_workspace(&project, "young", Mode::Tenant).unwrap();
+        let refused = f.new_tenant(&project, "acme", &["shop", "young"]);
+        assert!(matches!(
+            refused,
+            Err(StoreError::WrongState {
+                what: Entity::Workspace,
+                state: "provisioning",
+                ..
+            })
+        ));
+        let refused = f.new_tenant(&project, "acme", &["shop", "none"]);
+        assert!(matches!(
+            refused,
+            Err(StoreError::NotFound {
+                what: Entity::Workspace,
+                ..
+            })
+        ));
+        let refused = f.new_tenant(&project, "acme", &["shop", "shop"]);
+        assert!(matches!(
+            refused,
+            Err(StoreError::Taken {
+                what: Entity::Database,
+                ..
+            })
+        ));
+        assert!(f.store.tenant(&project, "acme").is_err());
+        let refused = f.new_tenant(&project, "acme", &[]);
+        assert!(matches!(
+            refused,
+            Err(StoreError::Invalid {
+                field: "databases",
+                ..
+            })
+        ));
+        let ids = f.new_tenant(&project, "acme", &["shop"]).unwrap();
+        assert!(matches!(
+            f.new_tenant(&project, "acme", &["shop"]),
+            Err(StoreError::Taken {
+                what: Entity::Tenant,
+                ..
+            })
+        ));
+        f.check();
+        let f = f.reopened();
+        assert_eq!(
+            f.store.tenant(&project, "acme").unwrap().status,
+            TenantStatus::Provisioning
+        );
+        f.store.finish_tenant(&project, "acme", &ids).unwrap();
+        assert_eq!(
+            f.store.tenant(&project, "acme").unwrap().status,
+            TenantStatus::Ready
+        );
+        let route = &f.store.snapshot().load().databases[&ids[0]];
+        assert_eq!(
+            (route.status, &*route.name),
+            (DatabaseStatus::Ready, "shop__acme")
+        );
+        f.check();
+    }
+
+    #[test]
+    fn a_name_that_is_taken_on_a_server_is_told_from_one_that_is_taken_in_the_project() {
+        let f = Fixture::new();
+        let (ours, theirs) = (f.project(), f.another_project());
+        f.workspace(&ours, "shop", Mode::Tenant);
+        f.workspace(&theirs, "shop", Mode::Tenant);
+        let ours = f.tenant(&ours, "acme", &["shop"])[0];
+        let server = f.store.database(ours).unwrap().server;
+        let made = f.with_databases("acme", &["shop"], |new| {
+            let new = new.iter().map(|it| NewDatabase { server, ..*it });
+            let new: Vec<_> = new.collect();
+            f.store.create_tenant(&theirs, "acme", &new)
+        });
+        assert!(matches!(made, Err(StoreError::NameOnServer { .. })));
+        assert!(f.store.tenant(&theirs, "acme").is_err());
+        f.tenant(&theirs, "acme", &["shop"]);
+        f.check();
+    }
+
+    #[test]
+    fn a_version_that_was_cut_meanwhile_comes_first() {
+        let f = Fixture::new();
+        let project = f.project();
+        f.workspace(&project, "shop", Mode::Tenant);
+        let ids = f.new_tenant(&project, "acme", &["shop"]).unwrap();
+        f.record(&project, "shop", &[(1, "a")]);
+        f.store.cut_version(&project, "shop").unwrap();
+        let early = f.store.finish_tenant(&project, "acme", &ids);
+        assert!(matches!(
+            early,
+            Err(StoreError::NewerVersion { version: 1, .. })
+        ));
+        assert_eq!(
+            f.store.tenant(&project, "acme").unwrap().status,
+            TenantStatus::Provisioning
+        );
+        assert_eq!(
+            f.store.versions(&project, "shop").unwrap()[0].deployed_at,
+            None
+        );
+        f.bring(&project, ids[0], "shop");
+        f.store.finish_tenant(&project, "acme", &ids).unwrap();
+        assert!(
+            f.store.versions(&project, "shop").unwrap()[0]
+                .deployed_at
+                .is_some()
+        );
+        f.check();
+    }
+
+    #[test]
+    fn databases_are_added_to_a_tenant_in_use() {
+        let f = Fixture::new();
+        let project = f.project();
+        f.workspace(&project, "shop", Mode::Tenant);
+        f.workspace(&project, "blog", Mode::Tenant);
+        f.tenant(&project, "acme", &["shop"]);
+        let add = |of: &[&str]| {
+            f.with_databases("acme", of, |new| {
+                f.store.add_databases(&project, "acme", new)
+            })
+        };
+        assert!(matches!(
+            add(&["blog", "shop"]),
+            Err(StoreError::Taken { .. })
+        ));
+        assert_eq!(f.store.tenant_databases(&project, "acme").unwrap().len(), 1);
+        let ids = add(&["blog"]).unwrap();
+        let (ready, suspended) = (TenantStatus::Ready, TenantStatus::Suspended);
+        f.store
+            .set_tenant_status(&project, "acme", &[ready], suspended)
+            .unwrap();
+        f.store.finish_tenant(&project, "acme", &ids).unwrap();
+        assert_eq!(f.store.tenant(&project, "acme").unwrap().status, suspended);
+        assert!(matches!(
+            add(&["x"]),
+            Err(StoreError::WrongState {
+                state: "suspended",
+                ..
+            })
+        ));
+        f.check();
+    }
+
+    #[test]
+    fn the_status_decides_what_is_routed_and_what_may_follow() {
+        use TenantStatus::{Deleted, Ready, Suspended};
+        let f = Fixture::new();
+        let project = f.project();
+        f.workspace(&project, "shop", Mode::Tenant);
+        let id = f.tenant(&project, "acme", &["shop"])[0];
+        f.tenant(&project, "globex", &["shop"]);
+        let step = |from: TenantStatus, to, expected: DatabaseStatus| {
+            f.store
+                .set_tenant_status(&project, "acme", &[from], to)
+                .unwrap();
+            assert_eq!(f.store.snapshot().load().databases[&id].status, expected);
+            assert!(matches!(
+                f.store.set_tenant_status(&project, "acme", &[from], to),
+                Err(StoreError::WrongState {
+                    what: Entity::Tenant,
+                    ..
+                })
+            ));
+            f.check();
+        };
+        step(Ready, Suspended, DatabaseStatus::Suspended);
+        step(Suspended, Ready, DatabaseStatus::Ready);
+        step(Ready, Deleted, DatabaseStatus::Deleted);
+        assert_eq!(names(&f, &project, None), ["globex"]);
+        assert_eq!(names(&f, &project, Some(Deleted)), ["acme"]);
+        assert!(matches!(
+            f.new_tenant(&project, "acme", &["shop"]),
+            Err(StoreError::WrongState {
+                state: "in trash",
+                ..
+            })
+        ));
+        step(Deleted, Ready, DatabaseStatus::Ready);
+        assert_eq!(names(&f, &project, Some(Ready)), ["acme", "globex"]);
+    }
 }

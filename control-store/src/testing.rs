@@ -1,15 +1,22 @@
 //! What the tests of this crate share.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use crate::ids::ProjectId;
+use crate::databases::NewDatabase;
+use crate::error::StoreError;
+use crate::ids::{DatabaseId, Engine, ProjectId, ServerId};
 use crate::publish::load_all;
 use crate::seal::Sealer;
 use crate::secret::hex;
-use crate::snapshot::Snapshot;
+use crate::servers::NewServer;
+use crate::settings::WorkspaceSettings;
+use crate::snapshot::{NativeRole, NativeRoles, ServerAddress, Snapshot};
+use crate::states::{DatabaseState, Mode};
 use crate::store::Store;
+use crate::workspaces::{NewChange, NewWorkspace};
 
 pub(crate) const PASSWORD: &str = "correct horse";
 
@@ -52,8 +59,129 @@ impl Fixture {
         }
     }
 
+    /// A shared PostgreSQL server.
+    pub(crate) fn server(&self) -> ServerId {
+        let id = self.store.reserve_server().expect("an id");
+        let new = NewServer {
+            engine: Engine::Postgres,
+            shared: true,
+            connection_budget: 300,
+            region: "eu-central".into(),
+            provisioner: "{}".into(),
+        };
+        let address = ServerAddress::Unix("/run/postgres/socket".into());
+        self.store.add_server(id, &new, &address).expect("a server");
+        id
+    }
+
+    /// A workspace whose database is there.
+    pub(crate) fn workspace(&self, project: &ProjectId, name: &str, mode: Mode) -> DatabaseId {
+        let id = self
+            .new_workspace(project, name, mode)
+            .expect("a workspace");
+        let (from, to) = (DatabaseState::Provisioning, DatabaseState::Ready);
+        self.store.move_database(id, from, to).expect("ready");
+        id
+    }
+
+    pub(crate) fn new_workspace(
+        &self,
+        project: &ProjectId,
+        name: &str,
+        mode: Mode,
+    ) -> Result<DatabaseId, StoreError> {
+        let database = format!("{name}_workspace");
+        let new = NewWorkspace {
+            name,
+            engine: Engine::Postgres,
+            mode,
+            database: &database,
+            server: self.place(&database),
+            roles: &roles(),
+        };
+        self.store.create_workspace(project, &new)
+    }
+
+    fn place(&self, database: &str) -> ServerId {
+        let found = self.store.place(Engine::Postgres, database);
+        found.expect("a search").unwrap_or_else(|| self.server())
+    }
+
+    /// A tenant in use, with a database of each blueprint that has its newest version.
+    pub(crate) fn tenant(&self, project: &ProjectId, id: &str, of: &[&str]) -> Vec<DatabaseId> {
+        let made = self.new_tenant(project, id, of).expect("a tenant");
+        for (database, blueprint) in made.iter().zip(of) {
+            self.bring(project, *database, blueprint);
+        }
+        self.store.finish_tenant(project, id, &made).expect("ready");
+        made
+    }
+
+    /// Notes that a database has its blueprint's newest version.
+    pub(crate) fn bring(&self, project: &ProjectId, database: DatabaseId, blueprint: &str) {
+        let workspace = self
+            .store
+            .workspace(project, blueprint)
+            .expect("a workspace");
+        self.store
+            .set_database_version(database, workspace.version, &workspace.settings)
+            .expect("a version");
+    }
+
+    pub(crate) fn new_tenant(
+        &self,
+        project: &ProjectId,
+        id: &str,
+        of: &[&str],
+    ) -> Result<Vec<DatabaseId>, StoreError> {
+        self.with_databases(id, of, |new| self.store.create_tenant(project, id, new))
+    }
+
+    pub(crate) fn with_databases<T>(
+        &self,
+        tenant: &str,
+        of: &[&str],
+        f: impl FnOnce(&[NewDatabase<'_>]) -> T,
+    ) -> T {
+        let settings = WorkspaceSettings::default_of(Engine::Postgres);
+        let roles = roles();
+        let names: Vec<_> = of.iter().map(|it| format!("{it}__{tenant}")).collect();
+        let new = names.iter().zip(of).map(|(name, workspace)| NewDatabase {
+            workspace,
+            tenant: Some(tenant),
+            engine: Engine::Postgres,
+            name,
+            server: self.place(name),
+            roles: &roles,
+            settings: &settings,
+        });
+        f(&new.collect::<Vec<_>>())
+    }
+
+    /// Changes as a workspace's database would have recorded them.
+    pub(crate) fn record(&self, project: &ProjectId, workspace: &str, changes: &[(i64, &str)]) {
+        let changes: Vec<_> = changes
+            .iter()
+            .map(|(position, statement)| NewChange {
+                position: *position,
+                statement: (*statement).into(),
+                search_path: "public".into(),
+                at_us: 1_000_000 + position,
+            })
+            .collect();
+        self.store
+            .record_changes(project, workspace, &changes)
+            .expect("recorded");
+    }
+
     pub(crate) fn another_project(&self) -> ProjectId {
-        let email = format!("{}@example.com", self.store.snapshot().load().generation);
+        let snapshot = self.store.snapshot().load();
+        // The generation begins anew when a store is opened.
+        let email = format!(
+            "{}-{}@example.com",
+            snapshot.projects.len(),
+            snapshot.generation
+        );
         self.store
             .sign_up(&email, PASSWORD, "Shop", "enterprise")
             .expect("a sign-up")
@@ -67,6 +195,21 @@ impl Fixture {
             .read(|conn| load_all(conn, &self.store.sealer))
             .expect("a snapshot");
         assert_eq!(describe(&self.store.snapshot().load()), describe(&fresh));
+    }
+}
+
+pub(crate) fn roles() -> NativeRoles {
+    let role = |name: &str| {
+        Arc::new(NativeRole {
+            name: name.into(),
+            password: "secret".into(),
+            scram: crate::scram::derive("secret", [3; 16], 2).expect("keys"),
+        })
+    };
+    NativeRoles {
+        admin: role("a"),
+        write: role("w"),
+        read: role("r"),
     }
 }
 

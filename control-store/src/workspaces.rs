@@ -435,8 +435,7 @@ pub(crate) fn cut_version(
     workspace: &str,
 ) -> Result<u32, StoreError> {
     let found = find(tx, project, workspace)?;
-    let pending =
-        "SELECT 1 FROM changes WHERE project = ?1 AND workspace = ?2 AND version IS NULL";
+    let pending = "SELECT 1 FROM changes WHERE project = ?1 AND workspace = ?2 AND version IS NULL";
     let changes = exists(tx, pending, (project.as_str(), workspace))?;
     if !changes && !found.settings_pending {
         return Ok(found.version);
@@ -533,4 +532,212 @@ fn changes(
         });
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::QuerySettings;
+    use crate::snapshot::DatabaseStatus;
+    use crate::states::DatabaseState;
+    use crate::testing::Fixture;
+
+    fn statements(f: &Fixture, project: &ProjectId) -> Vec<(String, Option<u32>)> {
+        let changes = f.store.changes(project, "shop").unwrap();
+        changes
+            .into_iter()
+            .map(|it| (it.statement, it.version))
+            .collect()
+    }
+
+    fn with_timeout(query_timeout_ms: u64) -> WorkspaceSettings {
+        WorkspaceSettings::Queries(QuerySettings {
+            query_timeout_ms,
+            ..QuerySettings::default()
+        })
+    }
+
+    #[test]
+    fn a_workspace_is_routed_once_its_database_is_there() {
+        let f = Fixture::new();
+        let project = f.project();
+        let id = f.new_workspace(&project, "shop", Mode::Tenant).unwrap();
+        let status = |f: &Fixture| f.store.snapshot().load().databases[&id].status;
+        assert_eq!(status(&f), DatabaseStatus::NotReady);
+        let f = f.reopened();
+        assert_eq!(status(&f), DatabaseStatus::NotReady);
+        let (from, to) = (DatabaseState::Provisioning, DatabaseState::Ready);
+        f.store.move_database(id, from, to).unwrap();
+        assert_eq!(status(&f), DatabaseStatus::Ready);
+        assert!(matches!(
+            f.store.move_database(id, from, to),
+            Err(StoreError::WrongState { state: "ready", .. })
+        ));
+        f.check();
+        let again = f.new_workspace(&project, "shop", Mode::Control);
+        assert!(matches!(
+            again,
+            Err(StoreError::Taken {
+                what: Entity::Workspace,
+                ..
+            })
+        ));
+        f.check();
+        for bad in ["", "Shop", "a__b", "9"] {
+            assert!(matches!(
+                f.new_workspace(&project, bad, Mode::Tenant),
+                Err(StoreError::Invalid { field: "name", .. })
+            ));
+        }
+        assert_eq!(f.store.list_workspaces(&project).unwrap().len(), 1);
+        assert!(f.store.workspace(&f.another_project(), "shop").is_err());
+    }
+
+    #[test]
+    fn changes_are_taken_once_and_stay_removed() {
+        let f = Fixture::new();
+        let project = f.project();
+        f.workspace(&project, "shop", Mode::Tenant);
+        f.record(&project, "shop", &[(10, "a"), (11, "b")]);
+        f.record(&project, "shop", &[(10, "a"), (11, "b"), (20, "c")]);
+        assert_eq!(f.store.taken_position(&project, "shop").unwrap(), 20);
+        let ids: Vec<_> = f
+            .store
+            .changes(&project, "shop")
+            .unwrap()
+            .iter()
+            .map(|it| it.id)
+            .collect();
+        assert_eq!(ids, [1, 2, 3]);
+        f.store.remove_change(&project, "shop", 3).unwrap();
+        let f = f.reopened();
+        f.record(&project, "shop", &[(20, "c")]);
+        assert_eq!(
+            statements(&f, &project),
+            [("a".into(), None), ("b".into(), None)]
+        );
+        for gone in [3, 99] {
+            let refused = f.store.remove_change(&project, "shop", gone);
+            assert!(matches!(
+                refused,
+                Err(StoreError::NotFound {
+                    what: Entity::Change,
+                    ..
+                })
+            ));
+        }
+        assert!(f.store.record_changes(&project, "none", &[]).is_ok());
+    }
+
+    #[test]
+    fn a_version_holds_what_was_pending_and_never_changes() {
+        let f = Fixture::new();
+        let project = f.project();
+        f.workspace(&project, "shop", Mode::Tenant);
+        let cut = || f.store.cut_version(&project, "shop").unwrap();
+        assert_eq!(cut(), 0, "there is nothing");
+        f.record(&project, "shop", &[(1, "a"), (2, "b")]);
+        assert_eq!((cut(), cut()), (1, 1));
+        f.record(&project, "shop", &[(3, "c")]);
+        assert!(
+            f.store.remove_change(&project, "shop", 1).is_err(),
+            "a version holds it"
+        );
+        assert_eq!(cut(), 2);
+        let saved = f
+            .store
+            .save_settings(&project, "shop", &with_timeout(5))
+            .unwrap();
+        assert!(saved.settings_pending);
+        assert_eq!(cut(), 3);
+        assert!(
+            !f.store
+                .workspace(&project, "shop")
+                .unwrap()
+                .settings_pending
+        );
+        let versions = f.store.versions(&project, "shop").unwrap();
+        let counts: Vec<_> = versions.iter().map(|it| (it.number, it.changes)).collect();
+        assert_eq!(counts, [(3, 0), (2, 1), (1, 2)]);
+        assert_eq!(
+            f.store.version_settings(&project, "shop", 3).unwrap(),
+            with_timeout(5)
+        );
+        assert_eq!(
+            f.store.version_settings(&project, "shop", 2).unwrap(),
+            with_timeout(30_000)
+        );
+        assert_eq!(
+            f.store.version_settings(&project, "shop", 0).unwrap(),
+            with_timeout(5)
+        );
+        assert!(f.store.version_settings(&project, "shop", 4).is_err());
+        assert_eq!(
+            statements(&f, &project),
+            [
+                ("a".into(), Some(1)),
+                ("b".into(), Some(1)),
+                ("c".into(), Some(2))
+            ]
+        );
+    }
+
+    #[test]
+    fn settings_hold_at_once_for_the_workspace_itself() {
+        let f = Fixture::new();
+        let project = f.project();
+        let own = f.workspace(&project, "shop", Mode::Tenant);
+        let tenant = f.tenant(&project, "acme", &["shop"])[0];
+        let saved = f
+            .store
+            .save_settings(&project, "shop", &with_timeout(7))
+            .unwrap();
+        assert_eq!(
+            (saved.settings, saved.settings_pending),
+            (with_timeout(7), true)
+        );
+        let timeout = |id| {
+            f.store.snapshot().load().databases[&id]
+                .settings
+                .query_timeout_ms
+        };
+        assert_eq!((timeout(own), timeout(tenant)), (7, 30_000));
+        f.check();
+        f.workspace(&project, "control", Mode::Control);
+        let saved = f
+            .store
+            .save_settings(&project, "control", &with_timeout(8))
+            .unwrap();
+        assert!(!saved.settings_pending);
+        let redis = WorkspaceSettings::default_of(Engine::Redis);
+        assert!(matches!(
+            f.store.save_settings(&project, "shop", &redis),
+            Err(StoreError::Invalid {
+                field: "settings",
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn a_change_is_undeployed_until_every_tenant_has_it() {
+        let f = Fixture::new();
+        let project = f.project();
+        f.workspace(&project, "shop", Mode::Tenant);
+        let count = || f.store.undeployed_changes(&project, "shop").unwrap();
+        f.record(&project, "shop", &[(1, "a"), (2, "b")]);
+        assert_eq!(count(), 2, "no version holds them");
+        f.store.cut_version(&project, "shop").unwrap();
+        assert_eq!(count(), 0, "no tenant lacks them");
+        let behind = f.new_tenant(&project, "behind", &["shop"]).unwrap()[0];
+        f.tenant(&project, "acme", &["shop"]);
+        assert_eq!(count(), 2);
+        f.store.mark_applied(behind, &[1]).unwrap();
+        f.store.mark_applied(behind, &[1]).unwrap();
+        assert_eq!(count(), 1);
+        f.bring(&project, behind, "shop");
+        assert_eq!(count(), 0);
+        f.record(&project, "shop", &[(3, "c")]);
+        assert_eq!(count(), 1);
+    }
 }

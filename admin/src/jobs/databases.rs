@@ -58,7 +58,10 @@ impl Jobs {
         let all = ids.to_vec();
         let marked = self.store(move |store| store.retire_databases(&all)).await;
         if let Err(error) = marked {
-            tracing::error!(?error, "half-made databases could not be marked for removal");
+            tracing::error!(
+                ?error,
+                "half-made databases could not be marked for removal"
+            );
             return;
         }
         // Told in the log already.
