@@ -83,6 +83,7 @@ const NEVER: &[&str] = &[
     "DROP EXTENSION plpgsql CASCADE",
     "DROP FUNCTION _tenantsdb.session_locks()",
     "DROP EVENT TRIGGER _tenantsdb_guard_start",
+    "DROP EVENT TRIGGER _tenantsdb_guard_drop",
     "DROP OWNED BY CURRENT_USER",
     "GRANT SELECT ON a TO PUBLIC",
     "GRANT CREATE ON SCHEMA public TO PUBLIC",
@@ -450,6 +451,57 @@ async fn a_deployment_cannot_open_the_wall() {
             "DDL not allowed on tenant databases. Deploy schema through blueprints."
         );
         assert_eq!(refused.code().code(), REFUSED);
+    }
+    lab.stop().await;
+}
+
+/// Nor does a function that a deployment made and that runs with its owner's rights: it works with rows, and with temporary
+/// tables, for whoever calls it.
+#[tokio::test]
+async fn a_function_with_its_owners_rights_changes_no_schema() {
+    let lab = Lab::start().await;
+    let roles = lab.database("shop__acme", DatabaseUse::Tenant).await;
+    let run = "CREATE FUNCTION run(text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN EXECUTE $1; END'";
+    let statements = [
+        "CREATE TABLE a (id int PRIMARY KEY, name text DEFAULT 'x')",
+        "CREATE INDEX named ON a (name)",
+        "CREATE VIEW v AS SELECT 1",
+        run,
+    ];
+    lab.deploy("shop__acme", &roles, &statements).await;
+    for role in grades(&roles) {
+        let client = lab.connect("shop__acme", role).await;
+        for statement in [
+            "CREATE TABLE mine (a int)",
+            "CREATE TABLE mine AS SELECT 1",
+            "CREATE INDEX ON a (id, name)",
+            "ALTER TABLE a ADD COLUMN b int",
+            "ALTER TABLE a DROP COLUMN name",
+            "ALTER TABLE a ALTER COLUMN name DROP DEFAULT",
+            "ALTER TABLE a RENAME TO b",
+            "ALTER INDEX named RENAME TO other",
+            "DROP TABLE a CASCADE",
+            "DROP INDEX named",
+            "DROP VIEW v",
+            "DROP FUNCTION run(text)",
+            "CREATE SCHEMA s",
+            "GRANT CREATE ON SCHEMA public TO PUBLIC",
+            "COMMENT ON TABLE a IS 'x'",
+            "CREATE FUNCTION g() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        ] {
+            let found = code(&client, &format!("SELECT run($s${statement}$s$)")).await;
+            assert_code(found.as_deref(), REFUSED, statement);
+        }
+        for statement in [
+            "INSERT INTO a VALUES (1); DELETE FROM a",
+            "CREATE TEMP TABLE t (id int DEFAULT 1); ALTER TABLE t ADD b int; ALTER TABLE t ALTER id DROP DEFAULT;
+             ALTER TABLE t DROP COLUMN b; CREATE INDEX i ON t (id); DROP INDEX i; DROP TABLE t",
+        ] {
+            client
+                .batch_execute(&format!("SELECT run($s${statement}$s$)"))
+                .await
+                .unwrap();
+        }
     }
     lab.stop().await;
 }

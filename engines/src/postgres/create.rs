@@ -288,7 +288,7 @@ fn database_grants(spec: &DatabaseSpec<'_>) -> String {
     format!(
         "REVOKE ALL ON DATABASE {name} FROM PUBLIC;
          GRANT CONNECT, TEMPORARY ON DATABASE {name} TO {all};
-         GRANT CONNECT, CREATE ON DATABASE {name} TO {maker};
+         GRANT CONNECT, TEMPORARY, CREATE ON DATABASE {name} TO {maker};
          ALTER DATABASE {name} SET lo_compat_privileges = on;
          ALTER DATABASE {name} ALLOW_CONNECTIONS true;"
     )

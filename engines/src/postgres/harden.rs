@@ -200,7 +200,8 @@ pub(super) fn platform() -> String {
 }
 
 /// Event triggers of a tenant's database: whatever rights a deployment's statements may have handed out, nobody but a
-/// deployment, which runs as `owner`, changes anything but temporary objects.
+/// deployment, which logs in as `owner`, changes anything but temporary objects. It goes by who logged in: a function with
+/// its owner's rights would make any caller the owner.
 pub(super) fn tenant_guard(owner: &str) -> String {
     let owner = literal(owner);
     let (tags, sentence) = (list(TEMPORARY), literal(NO_DDL));
@@ -208,7 +209,7 @@ pub(super) fn tenant_guard(owner: &str) -> String {
         "CREATE OR REPLACE FUNCTION {PLATFORM}.guard_start() RETURNS event_trigger
              LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
          BEGIN
-             IF current_user = {owner} OR {PLATFORM}.is_platform() OR TG_TAG IN ({tags}) THEN
+             IF session_user = {owner} OR {PLATFORM}.is_platform() OR TG_TAG IN ({tags}) THEN
                  RETURN;
              END IF;
              RAISE insufficient_privilege USING MESSAGE = {sentence};
@@ -216,17 +217,29 @@ pub(super) fn tenant_guard(owner: &str) -> String {
          CREATE OR REPLACE FUNCTION {PLATFORM}.guard_end() RETURNS event_trigger
              LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
          BEGIN
-             IF current_user = {owner} OR {PLATFORM}.is_platform() THEN
+             IF session_user = {owner} OR {PLATFORM}.is_platform() THEN
                  RETURN;
              END IF;
              IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() c WHERE c.schema_name IS DISTINCT FROM 'pg_temp') THEN
                  RAISE insufficient_privilege USING MESSAGE = {sentence};
              END IF;
          END $$;
-         {}{}{}",
+         CREATE OR REPLACE FUNCTION {PLATFORM}.guard_drop() RETURNS event_trigger
+             LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+         BEGIN
+             -- What an ALTER drops is the business of guard_end.
+             IF session_user = {owner} OR {PLATFORM}.is_platform() OR TG_TAG NOT LIKE 'DROP %' THEN
+                 RETURN;
+             END IF;
+             IF EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d WHERE d.original AND NOT d.is_temporary) THEN
+                 RAISE insufficient_privilege USING MESSAGE = {sentence};
+             END IF;
+         END $$;
+         {}{}{}{}",
         extension_guard(),
         trigger("_tenantsdb_guard_start", "ddl_command_start", "guard_start"),
         trigger("_tenantsdb_guard_end", "ddl_command_end", "guard_end"),
+        trigger("_tenantsdb_guard_drop", "sql_drop", "guard_drop"),
     )
 }
 
