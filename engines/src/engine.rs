@@ -89,7 +89,7 @@ impl Default for ApplyOptions {
 pub struct Column {
     /// Its name.
     pub name: String,
-    /// Its type as people declare it: `SERIAL`, `TEXT`, `VARCHAR(255)`.
+    /// Its type as people declare it: `SERIAL`, `TEXT`, `VARCHAR(255)`, `BIGINT GENERATED ALWAYS AS IDENTITY`.
     pub data_type: String,
     /// Whether it may be NULL.
     pub nullable: bool,

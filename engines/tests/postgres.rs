@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Lab, change};
-use engines::postgres::PostgresEngine;
+use engines::postgres::{PostgresEngine, SchemaSource};
 use engines::{ApplyOptions, Change, DatabaseEngine as _, DatabaseUse, EngineError};
 
 async fn tracked(lab: &Lab, after: i64) -> Vec<String> {
@@ -101,7 +101,8 @@ async fn the_schema_reads_as_it_was_declared() {
     let client = lab.connect("shop_workspace", &roles.admin).await;
     client
         .batch_execute(
-            "CREATE TABLE users (id SERIAL PRIMARY KEY, name TEXT NOT NULL, mail varchar(255) UNIQUE, at timestamptz DEFAULT now());
+            "CREATE TABLE users (id SERIAL PRIMARY KEY, name TEXT NOT NULL, mail varchar(255) UNIQUE, at timestamptz DEFAULT now(),
+                 number bigint GENERATED ALWAYS AS IDENTITY, twice int GENERATED ALWAYS AS (id * 2) STORED);
              CREATE SCHEMA other; CREATE TABLE other.t (a bigint)",
         )
         .await
@@ -131,6 +132,13 @@ async fn the_schema_reads_as_it_was_declared() {
             ("name", "TEXT", false, None),
             ("mail", "VARCHAR(255)", true, None),
             ("at", "TIMESTAMPTZ", true, Some("now()")),
+            ("number", "BIGINT GENERATED ALWAYS AS IDENTITY", false, None),
+            (
+                "twice",
+                "INTEGER GENERATED ALWAYS AS ((id * 2)) STORED",
+                true,
+                None
+            ),
         ]
     );
     assert_eq!(tables[0].indexes, ["users_pkey", "users_mail_key"]);
@@ -482,5 +490,128 @@ async fn many_databases_are_made_at_once() {
     lab.connect("shop__t2", &two.read).await;
     lab.connect("shop_workspace", &three.read).await;
     lab.connect("other_workspace", &four.read).await;
+    lab.stop().await;
+}
+
+/// Of everything that a workspace can hold.
+const RICH: &str = r#"
+CREATE EXTENSION citext;
+CREATE EXTENSION pg_trgm;
+CREATE SCHEMA audit;
+CREATE TYPE mood AS ENUM ('sad', 'it''s ok', 'happy');
+CREATE TYPE pair AS (x int, y numeric(12,2));
+CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+CREATE SEQUENCE invoice_number START 1000 INCREMENT 5;
+CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN NEW.changed := now(); RETURN NEW; END; $f$;
+CREATE FUNCTION full_price(net numeric, OUT gross numeric) LANGUAGE sql IMMUTABLE AS 'SELECT net * 1.2';
+CREATE TABLE "Users" (id serial PRIMARY KEY, mail citext UNIQUE NOT NULL, mood mood DEFAULT 'sad', "Odd; name" text COLLATE "C",
+    changed timestamptz NOT NULL DEFAULT now(), tags text[] DEFAULT '{}', CHECK (length("Odd; name") < 10));
+CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, user_id int NOT NULL REFERENCES "Users" ON DELETE CASCADE,
+    number int NOT NULL DEFAULT nextval('invoice_number'), net numeric(12,2) NOT NULL, count positive,
+    gross numeric GENERATED ALWAYS AS (full_price(net)) STORED, period tstzrange, at pair,
+    EXCLUDE USING gist (period WITH &&), UNIQUE (user_id, number) DEFERRABLE INITIALLY DEFERRED);
+CREATE TABLE audit.log (id uuid DEFAULT gen_random_uuid(), at date NOT NULL, what jsonb) PARTITION BY RANGE (at);
+CREATE TABLE audit.log_2026 PARTITION OF audit.log FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
+CREATE TABLE audit.rest PARTITION OF audit.log DEFAULT;
+CREATE TABLE special (extra text) INHERITS ("Users");
+CREATE INDEX ON orders (net DESC NULLS LAST) INCLUDE (count) WHERE net > 0;
+CREATE INDEX trigram ON "Users" USING gin (mail gin_trgm_ops);
+CREATE INDEX ON audit.log ((what ->> 'x'));
+CREATE STATISTICS correlated ON user_id, number FROM orders;
+CREATE VIEW happy AS SELECT id, mail FROM "Users" WHERE mood = 'happy' WITH LOCAL CHECK OPTION;
+CREATE MATERIALIZED VIEW totals AS SELECT user_id, sum(net) FROM orders GROUP BY 1;
+CREATE UNIQUE INDEX ON totals (user_id);
+CREATE FUNCTION orders_of(who "Users") RETURNS SETOF orders LANGUAGE sql STABLE BEGIN ATOMIC SELECT * FROM orders o WHERE o.user_id = who.id; END;
+CREATE PROCEDURE forget(who int) LANGUAGE sql AS 'DELETE FROM "Users" WHERE id = who';
+CREATE AGGREGATE multiply(numeric) (SFUNC = numeric_mul, STYPE = numeric, INITCOND = '1');
+CREATE TRIGGER touch BEFORE UPDATE OF mail ON "Users" FOR EACH ROW WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION touch();
+CREATE RULE quiet AS ON DELETE TO happy DO INSTEAD NOTHING;
+ALTER TABLE orders ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON orders USING (user_id > 0);
+ALTER TABLE orders ALTER COLUMN net SET STATISTICS 500;
+COMMENT ON TABLE orders IS 'what; they''d like';
+COMMENT ON COLUMN "Users".mail IS 'where';
+COMMENT ON FUNCTION touch() IS 'when'
+"#;
+
+#[tokio::test]
+async fn a_rich_schema_survives_the_round_trip_and_a_deployment() {
+    let lab = Lab::start().await;
+    let roles = lab
+        .database("shop_workspace", DatabaseUse::TenantWorkspace)
+        .await;
+    let client = lab.connect("shop_workspace", &roles.admin).await;
+    for statement in protocol_sql::split(RICH, &protocol_sql::Options::default()) {
+        client.batch_execute(statement).await.unwrap();
+    }
+    let read = async |database: &str| {
+        PostgresEngine
+            .schema_statements(&lab.server, database)
+            .await
+            .unwrap()
+    };
+    let statements = read("shop_workspace").await;
+    assert!(statements.len() > 40, "{statements:#?}");
+    assert!(
+        statements.iter().all(|it| !it.contains("_tenantsdb")),
+        "{statements:#?}"
+    );
+
+    let copy = lab
+        .database("copy_workspace", DatabaseUse::ControlWorkspace)
+        .await;
+    let client = lab.connect("copy_workspace", &copy.admin).await;
+    client
+        .batch_execute("SET search_path = ''; SET check_function_bodies = off")
+        .await
+        .unwrap();
+    for statement in &statements {
+        let outcome = client.batch_execute(statement).await;
+        assert!(outcome.is_ok(), "{statement}: {outcome:?}");
+    }
+    assert_eq!(read("copy_workspace").await, statements);
+
+    // As from elsewhere: with a password, and what the server says without one.
+    let mut source = SchemaSource {
+        address: lab.server.address.clone(),
+        user: copy.admin.name.to_string(),
+        password: Some("wrong".into()),
+        database: "copy_workspace".into(),
+        require_tls: false,
+    };
+    let failed = source.statements().await.unwrap_err().to_string();
+    assert!(
+        failed.contains("password authentication failed"),
+        "{failed}"
+    );
+    source.database = "nothing".into();
+    source.password = None;
+    let failed = source.statements().await.unwrap_err().to_string();
+    assert!(failed.contains("no password supplied"), "{failed}");
+
+    // What was tracked makes the same in a tenant's database.
+    let tenant = lab.database("shop__acme", DatabaseUse::Tenant).await;
+    let changes: Vec<_> = PostgresEngine
+        .tracked_changes(&lab.server, "shop_workspace", 0)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|it| Change {
+            id: it.position,
+            statement: it.statement,
+            search_path: it.search_path,
+        })
+        .collect();
+    PostgresEngine
+        .apply(
+            &lab.server,
+            "shop__acme",
+            &tenant,
+            &changes,
+            &ApplyOptions::default(),
+        )
+        .await
+        .unwrap();
+    assert_eq!(read("shop__acme").await, statements);
     lab.stop().await;
 }

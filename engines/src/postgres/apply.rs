@@ -209,12 +209,13 @@ impl Deployment<'_> {
         }
     }
 
-    /// Nothing of the change before stays in the session.
+    /// Nothing of the change before stays in the session. Bodies of functions have been checked in the workspace.
     async fn prepare(&self, change: &Change, lock_timeout: Duration) -> Result<(), EngineError> {
         run(&self.owner, "DISCARD ALL").await?;
         let settings = format!(
             "SELECT pg_catalog.set_config('search_path', {}, false),
-                 pg_catalog.set_config('lock_timeout', '{}ms', false)",
+                 pg_catalog.set_config('lock_timeout', '{}ms', false),
+                 pg_catalog.set_config('check_function_bodies', 'off', false)",
             literal(&change.search_path),
             lock_timeout.as_millis()
         );

@@ -9,7 +9,7 @@ use tokio_postgres::{Client, Config, NoTls};
 use crate::{EngineError, ServerAccess};
 
 /// The superuser of every server that the provisioner makes.
-const SUPERUSER: &str = "tenantsdb";
+pub(super) const SUPERUSER: &str = "tenantsdb";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connects as the superuser, whom the server knows by the account that we run as.

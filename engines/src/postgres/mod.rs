@@ -3,10 +3,13 @@
 mod apply;
 mod connect;
 mod create;
+mod dump;
 mod harden;
 mod schema;
 pub mod scram;
 mod track;
+
+pub use dump::SchemaSource;
 
 use std::sync::Arc;
 
@@ -105,6 +108,20 @@ impl DatabaseEngine for PostgresEngine {
         database: &str,
     ) -> Result<Vec<Table>, EngineError> {
         schema::tables(server, database).await
+    }
+}
+
+impl PostgresEngine {
+    /// The statements that make a database's schema, without the platform's own: see [`SchemaSource::statements`].
+    ///
+    /// # Errors
+    /// The server cannot be reached, or `pg_dump` is missing or older than it.
+    pub async fn schema_statements(
+        &self,
+        server: &ServerAccess,
+        database: &str,
+    ) -> Result<Vec<String>, EngineError> {
+        SchemaSource::managed(server, database).statements().await
     }
 }
 

@@ -9,13 +9,13 @@ const DEBIAN_ROOT: &str = "/usr/lib/postgresql";
 
 /// The programs of one PostgreSQL installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PostgresPrograms {
+pub(crate) struct PostgresPrograms {
     folder: PathBuf,
 }
 
 impl PostgresPrograms {
     /// The newest version in Debian's place, else what is on the `PATH`.
-    pub(super) fn find() -> Result<Self, ProvisionError> {
+    pub(crate) fn find() -> Result<Self, ProvisionError> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         Self::find_in(
             Path::new(DEBIAN_ROOT),
@@ -48,6 +48,10 @@ impl PostgresPrograms {
 
     pub(super) fn initdb(&self) -> PathBuf {
         self.folder.join("initdb")
+    }
+
+    pub(crate) fn pg_dump(&self) -> PathBuf {
+        self.folder.join("pg_dump")
     }
 
     pub(super) fn postgres(&self) -> PathBuf {

@@ -1,7 +1,7 @@
 //! Servers on this machine, as supervised child processes.
 
 mod account;
-mod binaries;
+pub(crate) mod binaries;
 mod home;
 mod postgres;
 mod process;

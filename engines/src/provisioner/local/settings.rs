@@ -11,6 +11,8 @@ pub(super) const SUPERUSER: &str = "tenantsdb";
 
 /// Settings for one server with many databases, most of them idle, reached over its socket only.
 ///
+/// Each database costs a worker process per `autovacuum_naptime`, whether there is anything to do in it or not.
+///
 /// Errors of statements stay out of the log: their texts can hold what clients consider secret.
 const SETTINGS: &str = "\
 listen_addresses = ''
@@ -39,7 +41,7 @@ checkpoint_timeout = '10min'
 checkpoint_completion_target = 0.9
 autovacuum = on
 autovacuum_max_workers = 4
-autovacuum_naptime = '1min'
+autovacuum_naptime = '5min'
 logging_collector = on
 log_destination = 'stderr'
 log_filename = 'postgresql-%a.log'
