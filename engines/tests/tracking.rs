@@ -29,6 +29,8 @@ async fn a_tenant_gets_what_its_workspace_got() {
         "DO $$ BEGIN CREATE TABLE d1 (a int); COMMIT; CREATE TABLE d2 (a int); END $$",
         several,
         "CALL several()",
+        "CREATE TABLE ix (a int, b int)",
+        "BEGIN; CREATE INDEX ON ix (a); COMMIT; BEGIN; CREATE INDEX ON ix (b); COMMIT",
         // The text names nothing of what it makes.
         make,
         "SELECT make('m1'); SELECT make('m2')",
@@ -65,7 +67,7 @@ async fn a_tenant_gets_what_its_workspace_got() {
         ours.len()
     };
     deploy().await;
-    assert_eq!(same().await, 11);
+    assert_eq!(same().await, 12);
     // What a workspace may do with its own schema stops no deployment after it.
     client
         .batch_execute("DROP SCHEMA public CASCADE")

@@ -3,7 +3,7 @@
 //! An event trigger writes the text of the client's query, so a rollback, also to a savepoint, takes the record back with the
 //! change. One row stands for one text at one moment; `ran` names the commands of it that took effect, with their search paths.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::SystemTime;
 
 use protocol_sql::{Options, StatementKind, classify, split};
@@ -110,36 +110,50 @@ pub(super) async fn changes(
     if fresh.get(0) {
         run(&client, NUMBER).await?;
     }
+    // A text that commits in its middle has a row for each transaction, and only together they tell which statement is
+    // whose: those before `after` are read too.
     let rows = client
         .query(
-            // A block that commits runs in several transactions, each of which recorded it.
-            "SELECT number, statement, ran, created_at,
-                 EXISTS (SELECT FROM _tenantsdb.changes e
-                     WHERE e.began = c.began AND e.statement = c.statement AND e.position < c.position)
-             FROM _tenantsdb.changes c WHERE number >= $1 ORDER BY number",
+            "SELECT number, statement, ran, created_at, began FROM _tenantsdb.changes
+             WHERE number IS NOT NULL AND began IN (SELECT began FROM _tenantsdb.changes WHERE number >= $1)
+             ORDER BY number",
             &[&(after / PER_TEXT)],
         )
         .await
         .map_err(|it| error(&it))?;
-    let mut found = Vec::new();
+    let mut texts: HashMap<(SystemTime, String), Vec<Transaction>> = HashMap::new();
     for row in rows {
-        let (number, text): (i64, String) = (row.get(0), row.get(1));
-        let (ran, created_at): (Vec<String>, SystemTime) = (row.get(2), row.get(3));
-        let again: bool = row.get(4);
-        if again && split(&text, &Options::default()).len() == 1 {
-            continue;
-        }
-        for (at, (statement, search_path)) in (0..).zip(effective(&text, &ran)) {
-            found.push(TrackedChange {
-                position: number * PER_TEXT + at,
-                statement: statement.to_owned(),
-                search_path: search_path.to_owned(),
-                created_at,
-            });
+        let text = (row.get(4), row.get(1));
+        texts.entry(text).or_default().push(Transaction {
+            number: row.get(0),
+            ran: row.get(2),
+            created_at: row.get(3),
+        });
+    }
+    let mut found = Vec::new();
+    for ((_, text), transactions) in &texts {
+        for (transaction, statements) in transactions.iter().zip(effective(text, transactions)) {
+            for (at, (statement, search_path)) in (0..).zip(statements) {
+                found.push(TrackedChange {
+                    position: transaction.number * PER_TEXT + at,
+                    statement: statement.to_owned(),
+                    search_path: search_path.to_owned(),
+                    created_at: transaction.created_at,
+                });
+            }
         }
     }
     found.retain(|change| change.position > after);
+    found.sort_by_key(|change| change.position);
     Ok(found)
+}
+
+/// What one transaction did with a text.
+struct Transaction {
+    number: i64,
+    /// The commands that took effect, as [`Command`] reads them.
+    ran: Vec<String>,
+    created_at: SystemTime,
 }
 
 /// A command that took effect, as the trigger noted it: the tag, the object's identity and the search path, parted by the
@@ -162,35 +176,39 @@ impl<'a> Command<'a> {
     }
 }
 
-/// The statements of a text that changed the schema, each with its search path, given the commands that took effect.
-fn effective<'a>(text: &'a str, ran: &'a [String]) -> Vec<(&'a str, &'a str)> {
+/// For each transaction, the statements of the text that changed the schema in it, each with its search path.
+fn effective<'a>(text: &'a str, transactions: &'a [Transaction]) -> Vec<Vec<(&'a str, &'a str)>> {
     let options = Options::default();
     let statements = split(text, &options);
-    // The search path with which each was seen last, which is when it ended: what it ran inside may have had others.
-    let mut seen = vec![None; statements.len()];
-    if let [only] = &mut *seen {
-        *only = ran.last().map(|it| Command::read(it).search_path);
-    } else {
-        let mut index = Index::new(&statements);
-        let mut inner = None;
-        let mut from = 0;
-        for command in ran.iter().map(|it| Command::read(it)) {
-            if let Some(at) = index.find(&command, from) {
-                seen[at] = Some(command.search_path);
+    let mut index = Index::new(&statements);
+    let mut inner = None;
+    let mut from = 0;
+    let mut found = Vec::with_capacity(transactions.len());
+    for (nth, transaction) in transactions.iter().enumerate() {
+        // The search path with which each was seen last, which is when it ended: what it ran inside may have had others.
+        let mut seen = BTreeMap::new();
+        for command in transaction.ran.iter().map(|it| Command::read(it)) {
+            if statements.len() == 1 {
+                // A block that commits is one change, however many transactions it has.
+                if nth == 0 {
+                    seen.insert(0, command.search_path);
+                }
+            } else if let Some(at) = index.find(&command, from) {
+                seen.insert(at, command.search_path);
                 from = at + 1;
-                continue;
-            }
-            // No statement of the text does that by itself: a block or procedure ran it.
-            for at in inner.get_or_insert_with(|| callers(&statements, &options)) {
-                seen[*at] = Some(command.search_path);
+            } else {
+                // No statement of the text does that by itself: a block or procedure ran it.
+                let (callers, first) =
+                    inner.get_or_insert_with(|| (callers(&statements, &options), nth));
+                if *first == nth {
+                    seen.extend(callers.iter().map(|at| (*at, command.search_path)));
+                }
             }
         }
+        let chosen = seen.into_iter().map(|(at, path)| (statements[at], path));
+        found.push(chosen.filter(|(it, _)| !is_change_of_owner(it)).collect());
     }
-    let found = statements.into_iter().zip(seen);
     found
-        .filter_map(|(it, seen)| Some((it, seen?)))
-        .filter(|(it, _)| !is_change_of_owner(it))
-        .collect()
 }
 
 /// Which statements of a text a command may be. A text can hold very many statements, and each may be many commands.
@@ -316,6 +334,14 @@ fn name_in(identity: &str) -> &str {
 mod tests {
     use super::*;
 
+    fn transaction(ran: Vec<String>) -> Transaction {
+        Transaction {
+            number: 1,
+            ran,
+            created_at: SystemTime::UNIX_EPOCH,
+        }
+    }
+
     #[test]
     fn only_what_took_effect_counts() {
         let check = |text, ran: &[(&str, &str)], expected: &[&str]| {
@@ -323,10 +349,9 @@ mod tests {
                 .iter()
                 .map(|(tag, object)| format!("{tag}\u{1f}{object}\u{1f}public"))
                 .collect();
-            let found: Vec<_> = effective(text, &ran)
-                .into_iter()
-                .map(|(statement, _)| statement)
-                .collect();
+            let transactions = [transaction(ran)];
+            let found = effective(text, &transactions).concat();
+            let found: Vec<_> = found.into_iter().map(|(statement, _)| statement).collect();
             assert_eq!(found, expected, "{text}");
         };
         let table = ("CREATE TABLE", "public.a");
@@ -391,7 +416,8 @@ mod tests {
     fn each_statement_has_the_search_path_that_it_ended_with() {
         let check = |text, ran: &[&str], expected: &[(&str, &str)]| {
             let ran: Vec<String> = ran.iter().map(|it| it.replace('|', "\u{1f}")).collect();
-            assert_eq!(effective(text, &ran), expected, "{text}");
+            let transactions = [transaction(ran)];
+            assert_eq!(effective(text, &transactions).concat(), expected, "{text}");
         };
         check(
             "SET search_path = a; CREATE TABLE t (); SET search_path = b; CREATE TABLE t ()",
@@ -415,6 +441,41 @@ mod tests {
         let ran: Vec<String> = (0..MANY)
             .map(|at| format!("CREATE INDEX\u{1f}public.a_b_idx{at}\u{1f}public"))
             .collect();
-        assert_eq!(effective(&text, &ran).len(), MANY);
+        let together = [transaction(ran.clone())];
+        assert_eq!(effective(&text, &together).concat().len(), MANY);
+        let apart: Vec<_> = ran.into_iter().map(|it| transaction(vec![it])).collect();
+        assert_eq!(effective(&text, &apart).concat().len(), MANY);
+        let calls = "SELECT f();".repeat(MANY);
+        assert_eq!(effective(&calls, &apart).concat().len(), MANY);
+    }
+
+    #[test]
+    fn a_text_of_several_transactions_is_read_on_where_the_last_one_ended() {
+        let check = |text, ran: &[&str], expected: &[&[&str]]| {
+            let transactions: Vec<_> = ran
+                .iter()
+                .map(|it| transaction(vec![it.replace('|', "\u{1f}")]))
+                .collect();
+            let found: Vec<Vec<_>> = effective(text, &transactions)
+                .into_iter()
+                .map(|it| it.into_iter().map(|(statement, _)| statement).collect())
+                .collect();
+            assert_eq!(found, expected, "{text}");
+        };
+        let (first, second) = (
+            "CREATE INDEX|public.a_x_idx|p",
+            "CREATE INDEX|public.a_y_idx|p",
+        );
+        check(
+            "CREATE INDEX ON a (x); COMMIT; CREATE INDEX ON a (y)",
+            &[first, second],
+            &[&["CREATE INDEX ON a (x)"], &["CREATE INDEX ON a (y)"]],
+        );
+        check("CALL f()", &[first, second], &[&["CALL f()"], &[]]);
+        check(
+            "CALL f(); COMMIT; CALL f()",
+            &[first, second],
+            &[&["CALL f()", "CALL f()"], &[]],
+        );
     }
 }
