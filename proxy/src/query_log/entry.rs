@@ -149,6 +149,13 @@ pub(super) struct Texts {
 }
 
 impl Texts {
+    /// Forgets all texts.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.spans.clear();
+        self.numbers.clear();
+    }
+
     /// The number of a text. `cut`: it was longer.
     pub(super) fn intern(&mut self, text: &[u8], cut: bool) -> u32 {
         let hash = self.hasher.hash_one((text, cut));
@@ -180,6 +187,15 @@ impl Texts {
             .get(number as usize)
             .and_then(|it| Some((self.bytes.get(it.start..it.start + it.len)?, it.cut)))
             .unwrap_or_default()
+    }
+
+    /// The bytes of those from that number on.
+    pub(super) fn bytes_from(&self, number: usize) -> usize {
+        let begin = self
+            .spans
+            .get(number)
+            .map_or(self.bytes.len(), |it| it.start);
+        self.bytes.len() - begin
     }
 
     /// How many there are.

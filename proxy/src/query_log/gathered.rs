@@ -46,6 +46,20 @@ impl Gathered {
         }
     }
 
+    /// Empties it, to go on from there. Its memory stays: it will be needed again, and fresh pages are not free.
+    pub(super) fn restart(&mut self, from_us: u64, last_batch: u64) {
+        self.entries.clear();
+        self.texts.clear();
+        self.counts.clear();
+        self.new_counts.clear();
+        self.journaled = (0, 0);
+        self.span = Span {
+            last_batch,
+            from_us,
+            until_us: from_us,
+        };
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.counts.is_empty()
     }
@@ -86,15 +100,21 @@ impl Gathered {
         slow_over_ns: u64,
         taken: &mut AHashMap<DatabaseId, Totals>,
     ) {
-        let mut texts: AHashMap<u32, u32> = AHashMap::new();
+        // Places and numbers. An entry has a text of its own, which comes behind all others, or names one of those.
+        let mut texts: Vec<(u32, u32)> = Vec::new();
         for raw in block.entries() {
             if forgotten.contains(raw.database) {
                 continue;
             }
-            let text = *texts.entry(raw.text).or_insert_with(|| {
-                let (text, cut) = block.text(raw.text);
-                self.texts.intern(&masked(text), cut)
-            });
+            let text = match texts.binary_search_by_key(&raw.text, |it| it.0) {
+                Ok(known) => texts.get(known).map_or(0, |it| it.1),
+                Err(new) => {
+                    let (text, cut) = block.text(raw.text);
+                    let number = self.texts.intern(&masked(text), cut);
+                    texts.insert(new, (raw.text, number));
+                    number
+                }
+            };
             let entry = Entry {
                 database: raw.database,
                 ended_at_us: raw.ended_at_us,

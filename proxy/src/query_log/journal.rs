@@ -47,15 +47,19 @@ impl Journal {
     }
 
     /// Appends a batch and waits for the disk. What fails is tried again with the next one.
-    pub(super) fn append(&mut self, batch: &[u8]) -> io::Result<()> {
-        self.owed.extend_from_slice(batch);
+    pub(super) fn append(&mut self, batch: Vec<u8>) -> io::Result<()> {
+        if self.owed.is_empty() {
+            self.owed = batch;
+        } else {
+            self.owed.extend_from_slice(&batch);
+        }
         if self.owed.is_empty() {
             return Ok(());
         }
         self.file.write_all_at(&self.owed, self.len)?;
         self.file.sync_data()?;
         self.len += self.owed.len() as u64;
-        self.owed.clear();
+        self.owed = Vec::new();
         Ok(())
     }
 
@@ -76,7 +80,9 @@ pub(super) fn batch(gathered: &mut Gathered) -> Vec<u8> {
     }
     gathered.span.last_batch += 1;
     let span = gathered.span;
-    let mut out = vec![0; PREFIX];
+    let texts_bytes = gathered.texts.bytes_from(texts_done);
+    let mut out = Vec::with_capacity(PREFIX + 64 + texts_bytes + 24 * entries.len());
+    out.resize(PREFIX, 0);
     put_varint(&mut out, span.last_batch);
     put_varint(&mut out, span.from_us);
     put_varint(&mut out, span.until_us.saturating_sub(span.from_us));
@@ -101,8 +107,10 @@ pub(super) fn batch(gathered: &mut Gathered) -> Vec<u8> {
 
     let body = out.get(PREFIX..).unwrap_or_default();
     let len = u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes();
-    let prefix = [&len[..], &checksum(body)].concat();
-    out.splice(..PREFIX, prefix);
+    let sum = checksum(body);
+    for (to, from) in out.iter_mut().zip(len.into_iter().chain(sum)) {
+        *to = from;
+    }
     out
 }
 

@@ -19,7 +19,7 @@ use super::ring::{Ring, WorkerLog};
 use super::segment::Segment;
 use super::totals::{micros, time};
 use super::window::Sum;
-use super::writer::Writer;
+use super::writer::{PATIENCE, Writer};
 
 /// How a log is kept.
 #[derive(Clone, Debug)]
@@ -60,8 +60,10 @@ type Retention = dyn Fn(DatabaseId) -> Duration + Send + Sync;
 /// The log.
 pub struct QueryLog {
     shared: Arc<Shared>,
-    writer: Mutex<Option<JoinHandle<()>>>,
-    thread: Thread,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Empties the rings when a worker says that one fills up. Apart from the writer: that one waits for the disk.
+    gatherer: Thread,
+    writer: Thread,
 }
 
 /// What the log's thread and those who ask share. Who holds `state` may take another of the locks, and no third.
@@ -105,15 +107,18 @@ impl QueryLog {
             lost: AtomicU64::new(0),
         });
         let journal = shared.begin(&mut lock(&shared.state))?;
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            thread::Builder::new().name(name.into()).spawn(run)
+        };
         let writer = Writer::new(Arc::clone(&shared), journal);
-        let writer = thread::Builder::new()
-            .name("query-log".into())
-            .spawn(move || writer.run())?;
-        let thread = writer.thread().clone();
+        let writer = spawn("query-log", Box::new(|| writer.run()))?;
+        let (gathers, wakes) = (Arc::clone(&shared), writer.thread().clone());
+        let gatherer = spawn("query-log-rings", Box::new(move || gathers.gather(&wakes)))?;
         Ok(Arc::new(Self {
             shared,
-            writer: Mutex::new(Some(writer)),
-            thread,
+            gatherer: gatherer.thread().clone(),
+            writer: writer.thread().clone(),
+            threads: Mutex::new(vec![gatherer, writer]),
         }))
     }
 
@@ -122,7 +127,12 @@ impl QueryLog {
         let config = &self.shared.config;
         let ring = Arc::new(Ring::new(config.ring_bytes));
         lock(&self.shared.rings).push(Arc::clone(&ring));
-        WorkerLog::new(ring, self.thread.clone(), config.max_text, config.slow_over)
+        WorkerLog::new(
+            ring,
+            self.gatherer.clone(),
+            config.max_text,
+            config.slow_over,
+        )
     }
 
     /// How long each database's entries are kept. What is older is not shown, and leaves the disk some time later.
@@ -140,14 +150,15 @@ impl QueryLog {
         dropped + self.shared.lost.load(Ordering::Relaxed)
     }
 
-    /// Writes everything and stops the thread. A second call does nothing.
+    /// Writes everything and stops the threads. A second call does nothing.
     pub fn close(&self) {
         self.shared.closing.store(true, Ordering::Release);
-        self.thread.unpark();
-        if let Some(writer) = lock(&self.writer).take()
-            && writer.join().is_err()
-        {
-            tracing::error!("the query log's thread has panicked");
+        self.gatherer.unpark();
+        self.writer.unpark();
+        for thread in lock(&self.threads).drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the query log has panicked");
+            }
         }
     }
 }
@@ -169,6 +180,22 @@ impl Drop for QueryLog {
 impl Shared {
     fn slow_over_ns(&self) -> u64 {
         u64::try_from(self.config.slow_over.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// The gatherer's loop. It stops to gather, and workers drop entries, when the disk lags too far behind.
+    fn gather(&self, writer: &Thread) {
+        while !self.closing.load(Ordering::Acquire) {
+            let mut state = lock(&self.state);
+            if state.gathered.times_full() < PATIENCE {
+                self.drain(&mut state);
+            }
+            let full = state.gathered.is_full();
+            drop(state);
+            if full {
+                writer.unpark();
+            }
+            thread::park();
+        }
     }
 
     /// Takes what the rings hold.

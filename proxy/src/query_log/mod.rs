@@ -1,7 +1,7 @@
 //! The query log: every statement with its text, time, outcome and rows, and exact counts per database.
 //!
-//! Workers copy statements into a [`WorkerLog`] each and never wait. A thread of the log's own takes them from there, masks
-//! passwords, appends to a journal at least once a second, and packs what has gathered there into blocks in segment files
+//! Workers copy statements into a [`WorkerLog`] each and never wait. Threads of the log's own take them from there, mask
+//! passwords, append to a journal at least once a second, and pack what has gathered there into blocks in segment files
 //! (`FORMAT.md`). What a crash costs is at most the last second, and [`QueryLogReader::gaps`] tells of it.
 //!
 //! [`QueryLogReader::gaps`]: control_store::logs::QueryLogReader::gaps

@@ -1,4 +1,4 @@
-//! The log's own thread: rings to journal, journal to blocks, old blocks away.
+//! The log's writing thread: rings to journal, journal to blocks, old blocks away.
 
 use std::fs;
 use std::io;
@@ -27,8 +27,8 @@ const SEGMENT_US: u64 = 24 * 3_600_000_000;
 const KEEP_EVERY: Duration = Duration::from_secs(300);
 /// How often it is looked for what may go.
 const CLEAN_EVERY: Duration = Duration::from_secs(120);
-/// As many blocks' worth of entries wait for a disk that is full; more are lost.
-const PATIENCE: usize = 8;
+/// As many blocks' worth of entries may wait for a disk that is slow or full; more are lost.
+pub(super) const PATIENCE: usize = 8;
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -80,7 +80,7 @@ impl Writer {
         }
     }
 
-    /// Workers wake the thread when a ring fills up: then it empties the rings, and writes when it is time to.
+    /// The gatherer wakes the thread when there is enough for a block; else it writes when it is time to.
     fn round(&mut self, closing: bool) -> io::Result<()> {
         let due = closing
             || self
@@ -95,7 +95,7 @@ impl Writer {
         let batch = journal::batch(&mut state.gathered);
         drop(state);
         self.written = Some(Instant::now());
-        let journaled = self.journal.append(&batch);
+        let journaled = self.journal.append(batch);
         if full {
             self.seal()?;
         }
@@ -114,7 +114,7 @@ impl Writer {
     fn seal(&mut self) -> io::Result<()> {
         let mut state = lock(&self.shared.state);
         let sealed = self.shared.seal(&mut state);
-        if sealed.is_err() && state.gathered.times_full() >= PATIENCE {
+        if sealed.is_err() && state.gathered.times_full() >= PATIENCE / 2 {
             let lost = state.gathered.entries.len() as u64;
             self.shared.lost.fetch_add(lost, Ordering::Relaxed);
             state.gathered.entries = Vec::new();
@@ -249,7 +249,7 @@ impl Shared {
             .ok_or_else(|| io::Error::other("the query log has no segment"))?;
         segment.append(&encoded)?;
         let span = gathered.span;
-        state.gathered = Gathered::from(span.until_us, span.last_batch);
+        gathered.restart(span.until_us, span.last_batch);
         state.sealed = span.last_batch;
         Ok(Arc::clone(&segment.file))
     }
