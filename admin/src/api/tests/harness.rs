@@ -7,25 +7,44 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, Response, StatusCode};
-use control_store::ids::{DatabaseId, Engine, KeyId, ProjectId};
+use control_store::databases::NewDatabase;
+use control_store::deployments::{DeploymentResult, Progress};
+use control_store::ids::{DatabaseId, Engine, KeyId, ProjectId, ServerId};
 use control_store::logs::{
-    LogFilter, LogGap, LogLatency, LogPage, LogStats, LogWindow, QueryLogReader,
+    LogEntry, LogFilter, LogGap, LogLatency, LogPage, LogStats, LogWindow, QueryLogReader, Source,
 };
-use control_store::states::Mode;
+use control_store::names;
+use control_store::servers::NewServer;
+use control_store::settings::WorkspaceSettings;
+use control_store::snapshot::{NativeRoles, ServerAddress};
+use control_store::states::{DatabaseState, Mode, TenantStatus};
 use control_store::traffic::HoldBudget;
+use control_store::workspaces::NewWorkspace;
 use control_store::{Sealer, Store, TrafficControl};
+use engines::DatabaseEngine as _;
+use engines::postgres::PostgresEngine;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::net::UnixListener;
 use tower::ServiceExt as _;
 
 use crate::api::{Api, ApiConfig, Endpoint};
 use crate::app::failure::Outcome;
-use crate::app::work::{Deploy, Table, Work};
+use crate::app::work::{Column, Deploy, Table, Work};
 
 pub(super) struct World {
     pub(super) router: Router,
     pub(super) store: Arc<Store>,
-    _folder: TempDir,
+    peer: Option<tokio::task::JoinHandle<()>>,
+    folder: TempDir,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(peer) = self.peer.take() {
+            peer.abort();
+        }
+    }
 }
 
 /// An answer.
@@ -48,6 +67,7 @@ impl World {
         let store = Arc::new(store);
         let mut config = ApiConfig {
             ip_limit: None,
+            internal_socket: folder.path().join("socket"),
             ..ApiConfig::default()
         };
         config.endpoints.insert(
@@ -69,8 +89,21 @@ impl World {
         Self {
             router,
             store,
-            _folder: folder,
+            peer: None,
+            folder,
         }
+    }
+
+    /// Lets a peer play the proxy: it answers each query with what `script` makes of it.
+    pub(super) fn with_proxy(mut self, script: fn(&str) -> Vec<u8>) -> Self {
+        let socket = self.folder.path().join("socket");
+        let listener = UnixListener::bind(socket).expect("a socket");
+        self.peer = Some(tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(super::peer::serve(stream, script));
+            }
+        }));
+        self
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Answer {
@@ -135,18 +168,62 @@ impl World {
 /// Does in the store what the real one does there, and nothing on servers.
 pub(super) struct Fake(Arc<Store>);
 
+impl Fake {
+    /// The one server, added with the first database.
+    fn server(&self) -> ServerId {
+        if let Some(id) = self.0.snapshot().load().servers.keys().next() {
+            return *id;
+        }
+        let id = self.0.reserve_server().expect("an id");
+        let new = NewServer {
+            engine: Engine::Postgres,
+            shared: true,
+            connection_budget: 10,
+            region: "eu-central".into(),
+            provisioner: "{}".into(),
+        };
+        let address = ServerAddress::Unix("/nowhere".into());
+        self.0.add_server(id, &new, &address).expect("a server");
+        id
+    }
+}
+
+fn roles() -> NativeRoles {
+    PostgresEngine.new_roles().expect("roles")
+}
+
 #[async_trait]
 impl Work for Fake {
     async fn delete_project(&self, project: &ProjectId) -> Outcome<()> {
+        for database in self.0.project_databases(project)? {
+            self.0.remove_database(database.id)?;
+        }
         Ok(self.0.delete_project(project)?)
     }
 
-    async fn create_workspace(&self, _: &ProjectId, _: &str, _: Engine, _: Mode) -> Outcome<()> {
-        Ok(())
+    async fn create_workspace(
+        &self,
+        project: &ProjectId,
+        name: &str,
+        engine: Engine,
+        mode: Mode,
+    ) -> Outcome<()> {
+        let new = NewWorkspace {
+            name,
+            engine,
+            mode,
+            database: &names::workspace_database(name)?,
+            server: self.server(),
+            roles: &roles(),
+        };
+        let id = self.0.create_workspace(project, &new)?;
+        Ok(self.0.set_database_state(id, DatabaseState::Ready)?)
     }
 
-    async fn delete_workspace(&self, _: &ProjectId, _: &str) -> Outcome<()> {
-        Ok(())
+    async fn delete_workspace(&self, project: &ProjectId, name: &str) -> Outcome<()> {
+        let own = self.0.workspace_database(project, name)?;
+        self.0.remove_database(own.id)?;
+        Ok(self.0.delete_workspace(project, name)?)
     }
 
     async fn collect_changes(&self, _: &ProjectId, _: &str) -> Outcome<()> {
@@ -154,37 +231,143 @@ impl Work for Fake {
     }
 
     async fn schema(&self, _: &ProjectId, _: &str) -> Outcome<Vec<Table>> {
-        Ok(Vec::new())
+        let column = |name: &str, type_name: &str| Column {
+            name: name.into(),
+            type_name: type_name.into(),
+            nullable: false,
+        };
+        Ok(vec![Table {
+            name: "users".into(),
+            columns: vec![column("id", "SERIAL"), column("name", "TEXT")],
+            indexes: vec!["users_pkey".into()],
+        }])
     }
 
-    async fn create_tenant(&self, _: &ProjectId, _: &str, _: &[String]) -> Outcome<()> {
-        Ok(())
+    async fn create_tenant(
+        &self,
+        project: &ProjectId,
+        tenant: &str,
+        blueprints: &[String],
+    ) -> Outcome<()> {
+        let (server, roles) = (self.server(), roles());
+        let settings = WorkspaceSettings::default_of(Engine::Postgres);
+        let names: Vec<_> = blueprints
+            .iter()
+            .map(|it| names::tenant_database(it, tenant))
+            .collect::<Result<_, _>>()?;
+        let new: Vec<_> = blueprints
+            .iter()
+            .zip(&names)
+            .map(|(workspace, name)| NewDatabase {
+                workspace,
+                tenant: Some(tenant),
+                engine: Engine::Postgres,
+                name,
+                server,
+                roles: &roles,
+                settings: &settings,
+            })
+            .collect();
+        for blueprint in blueprints {
+            self.0.cut_version(project, blueprint)?;
+        }
+        for id in self.0.create_tenant(project, tenant, &new)? {
+            self.0.set_database_state(id, DatabaseState::Ready)?;
+        }
+        self.status(
+            project,
+            tenant,
+            TenantStatus::Provisioning,
+            TenantStatus::Ready,
+        )
     }
 
-    async fn delete_tenant(&self, _: &ProjectId, _: &str, _: bool) -> Outcome<()> {
-        Ok(())
+    async fn delete_tenant(&self, project: &ProjectId, tenant: &str, hard: bool) -> Outcome<()> {
+        if !hard {
+            return self.status(project, tenant, TenantStatus::Ready, TenantStatus::Deleted);
+        }
+        for database in self.0.tenant_databases(project, tenant)? {
+            self.0.remove_database(database.id)?;
+        }
+        Ok(self.0.remove_tenant(project, tenant)?)
     }
 
-    async fn restore_tenant(&self, _: &ProjectId, _: &str) -> Outcome<()> {
-        Ok(())
+    async fn restore_tenant(&self, project: &ProjectId, tenant: &str) -> Outcome<()> {
+        self.status(project, tenant, TenantStatus::Deleted, TenantStatus::Ready)
     }
 
-    async fn suspend_tenant(&self, _: &ProjectId, _: &str) -> Outcome<()> {
-        Ok(())
+    async fn suspend_tenant(&self, project: &ProjectId, tenant: &str) -> Outcome<()> {
+        self.status(
+            project,
+            tenant,
+            TenantStatus::Ready,
+            TenantStatus::Suspended,
+        )
     }
 
-    async fn resume_tenant(&self, _: &ProjectId, _: &str) -> Outcome<()> {
-        Ok(())
+    async fn resume_tenant(&self, project: &ProjectId, tenant: &str) -> Outcome<()> {
+        self.status(
+            project,
+            tenant,
+            TenantStatus::Suspended,
+            TenantStatus::Ready,
+        )
     }
 
-    async fn deploy(&self, _: &ProjectId, _: &Deploy) -> Outcome<String> {
-        Ok("dep_000001".into())
+    async fn deploy(&self, project: &ProjectId, deploy: &Deploy) -> Outcome<String> {
+        let newest = self.0.cut_version(project, &deploy.blueprint)?;
+        let databases = self.0.blueprint_databases(project, &deploy.blueprint)?;
+        let targets: Vec<_> = databases
+            .iter()
+            .filter_map(|it| Some((it.tenant.clone()?, it.id)))
+            .collect();
+        let version = deploy.version.unwrap_or(newest);
+        let id = self
+            .0
+            .create_deployment(project, &deploy.blueprint, version, &targets)?;
+        for (tenant, database) in targets {
+            let result = DeploymentResult {
+                tenant,
+                database,
+                status: Progress::Completed,
+                error: None,
+                duration_us: Some(119_001),
+            };
+            self.0.set_deployment_result(&id, &result)?;
+        }
+        self.0.mark_deployed(project, &deploy.blueprint, version)?;
+        self.0.finish_deployment(&id, Progress::Completed)?;
+        Ok(id)
+    }
+}
+
+impl Fake {
+    fn status(
+        &self,
+        project: &ProjectId,
+        tenant: &str,
+        from: TenantStatus,
+        to: TenantStatus,
+    ) -> Outcome<()> {
+        Ok(self.0.set_tenant_status(project, tenant, &[from], to)?)
     }
 }
 
 impl QueryLogReader for Fake {
-    fn find(&self, _: &LogFilter) -> std::io::Result<LogPage> {
-        Ok(LogPage::default())
+    fn find(&self, filter: &LogFilter) -> std::io::Result<LogPage> {
+        let entry = LogEntry {
+            database: filter.databases[0],
+            query: "SELECT * FROM users WHERE active = $1".into(),
+            source: filter.source.unwrap_or(Source::Proxy),
+            at: std::time::UNIX_EPOCH,
+            duration: Duration::from_micros(4200),
+            error_code: filter.errors_only.then(|| "42P01".into()),
+            rows: 3,
+        };
+        Ok(LogPage {
+            entries: vec![entry],
+            has_more: filter.limit == 1,
+        })
     }
 
     fn stats(&self, _: &[DatabaseId]) -> LogStats {

@@ -2,3 +2,6 @@
 
 mod basics;
 mod harness;
+mod peer;
+mod samples;
+mod story;

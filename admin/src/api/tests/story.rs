@@ -1,0 +1,540 @@
+//! From a workspace to its tenants, as a client tells it.
+
+use control_store::fault::DDL_REFUSED;
+use control_store::ids::ProjectId;
+use control_store::workspaces::NewChange;
+use serde_json::json;
+
+use super::harness::World;
+use super::peer::{done, error, row};
+
+fn script(sql: &str) -> Vec<u8> {
+    match sql {
+        "BEGIN" | "COMMIT" => done(sql),
+        "boom" => error("42601", "syntax error at or near \"boom\""),
+        "forbidden" => error("42501", "permission denied for table users"),
+        "CREATE TABLE t ()" => error("42501", DDL_REFUSED),
+        "INSERT" => done("INSERT 0 2"),
+        "two" => [done("INSERT 0 2"), row(&["id"], &["7"])].concat(),
+        sql if sql.starts_with("SET LOCAL") => done("SET"),
+        sql if sql.starts_with("DROP TABLE") => done("DROP TABLE"),
+        _ => row(&["id", "name"], &["1", "Alice"]),
+    }
+}
+
+/// A workspace `shop` whose database has recorded these statements.
+async fn shop(world: &World, statements: &[&str]) -> (ProjectId, String) {
+    let (project, key) = world.signed_up("ann@example.com").await;
+    let made = world
+        .post(
+            "/workspaces",
+            &key,
+            r#"{"name":"shop","database":"postgres","mode":"TENANT"}"#,
+        )
+        .await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    let project = ProjectId::new(project);
+    let changes: Vec<_> = (1..)
+        .zip(statements)
+        .map(|(position, statement)| NewChange {
+            position,
+            statement: (*statement).to_owned(),
+            search_path: "\"$user\", public".into(),
+            at_us: 0,
+        })
+        .collect();
+    world
+        .store
+        .record_changes(&project, "shop", &changes)
+        .unwrap();
+    (project, key)
+}
+
+#[tokio::test]
+async fn workspaces_are_made_shown_and_deleted() {
+    let world = World::new();
+    let (project, key) = shop(&world, &["CREATE TABLE users (id int)"]).await;
+    let shown = world.get("/workspaces/shop", &key).await;
+    assert_eq!(shown.json["undeployed_changes"], 1);
+    assert_eq!(shown.json["schema"], json!(["CREATE TABLE users (id int)"]));
+    assert_eq!(
+        shown.json["connection_string"],
+        format!(
+            "postgresql://{project}:••••••••@pg.example.com:5432/shop_workspace?sslmode=require"
+        )
+    );
+    let again = world
+        .post(
+            "/workspaces",
+            &key,
+            r#"{"name":"shop","database":"PostgreSQL"}"#,
+        )
+        .await;
+    assert_eq!(
+        (again.status.as_u16(), &again.json["error"]),
+        (409, &json!("Workspace already exists: shop"))
+    );
+    for (body, names) in [
+        (r#"{"name":"Shop","database":"postgres"}"#, "name"),
+        (r#"{"name":"a__b","database":"postgres"}"#, "name"),
+        (r#"{"name":"a","database":"oracle"}"#, "database"),
+        (r#"{"name":"a","database":"postgres","mode":"x"}"#, "mode"),
+        (r#"{"name":"a"}"#, "database"),
+    ] {
+        let refused = world.post("/workspaces", &key, body).await;
+        assert_eq!(refused.status, 400, "{body}");
+        assert!(
+            refused.json["error"].as_str().unwrap().contains(names),
+            "{}",
+            refused.text
+        );
+    }
+    let elsewhere = world
+        .post("/workspaces", &key, r#"{"name":"a","database":"mysql"}"#)
+        .await;
+    assert_eq!(elsewhere.json["error"], "MySQL is not available here");
+
+    let control = world
+        .post(
+            "/workspaces",
+            &key,
+            r#"{"name":"admin","database":"postgres","mode":"control"}"#,
+        )
+        .await;
+    assert_eq!(control.json.get("blueprint"), None);
+    let shown = world.get("/workspaces/admin", &key).await;
+    assert_eq!(
+        shown.json["schema"],
+        json!(["CREATE TABLE users (id SERIAL NOT NULL, name TEXT NOT NULL)"])
+    );
+    assert_eq!(
+        (
+            shown.json.get("version"),
+            shown.json.get("undeployed_changes")
+        ),
+        (None, None)
+    );
+    assert_eq!(world.get("/workspaces/admin/diff", &key).await.status, 400);
+    let tenant = r#"{"tenant_id":"acme","databases":[{"blueprint":"admin"}]}"#;
+    assert_eq!(world.post("/tenants", &key, tenant).await.status, 400);
+
+    world
+        .post(
+            "/tenants",
+            &key,
+            r#"{"tenant_id":"acme","databases":[{"blueprint":"shop"}]}"#,
+        )
+        .await;
+    let kept = world.delete("/workspaces/shop", &key).await;
+    assert_eq!(
+        (kept.status.as_u16(), &kept.json["deployed_to"]),
+        (409, &json!(["acme"]))
+    );
+    world.delete("/tenants/acme?hard=true", &key).await;
+    let deleted = world.delete("/workspaces/shop", &key).await;
+    assert_eq!(
+        deleted.json["details"]["versions_deleted"], 1,
+        "{}",
+        deleted.text
+    );
+    assert_eq!(world.get("/workspaces/shop", &key).await.status, 404);
+}
+
+#[tokio::test]
+async fn changes_wait_are_removed_and_reverted() {
+    let world = World::new().with_proxy(script);
+    let (project, key) = shop(
+        &world,
+        &[
+            "CREATE TABLE users (id int)",
+            "ALTER TABLE users ADD age int",
+            "CREATE VIEW v AS SELECT 1",
+        ],
+    )
+    .await;
+    let diff = world.get("/workspaces/shop/diff", &key).await;
+    assert_eq!(diff.json["count"], 3);
+    let revertible: Vec<_> = (0..3)
+        .map(|i| diff.json["changes"][i]["revertible"].clone())
+        .collect();
+    assert_eq!(revertible, [true, true, false]);
+
+    let builds_on = world.post("/workspaces/shop/diff/1/revert", &key, "").await;
+    assert_eq!(
+        (builds_on.status.as_u16(), &builds_on.json["error"]),
+        (
+            409,
+            &json!("DDL 2 builds on DDL 1: revert or remove it first")
+        )
+    );
+    let removed = world.delete("/workspaces/shop/diff/2", &key).await;
+    assert_eq!(removed.json["message"], "DDL 2 removed from deploy queue");
+    let reverted = world.post("/workspaces/shop/diff/1/revert", &key, "").await;
+    assert_eq!(
+        reverted.json["message"], "Reverted: DROP TABLE IF EXISTS users;",
+        "{}",
+        reverted.text
+    );
+    for (path, status) in [("3/revert", 400), ("1/revert", 404), ("x/revert", 404)] {
+        let answer = world
+            .post(&format!("/workspaces/shop/diff/{path}"), &key, "")
+            .await;
+        assert_eq!(answer.status, status, "{path}");
+    }
+    world.store.cut_version(&project, "shop").unwrap();
+    let late = world.post("/workspaces/shop/diff/3/revert", &key, "").await;
+    assert_eq!(
+        late.json["error"],
+        "Cannot revert DDLs already deployed to tenants. Create a new migration instead."
+    );
+    assert_eq!(
+        world.delete("/workspaces/shop/diff/3", &key).await.status,
+        404
+    );
+}
+
+#[tokio::test]
+async fn queries_by_rest() {
+    let world = World::new().with_proxy(script);
+    let (_, key) = shop(&world, &[]).await;
+    let ask = async |sql: &str| {
+        let body = json!({ "query": sql }).to_string();
+        world.post("/workspaces/shop/queries", &key, &body).await
+    };
+    let rows = ask("SELECT").await;
+    assert_eq!(
+        (&rows.json["columns"], &rows.json["rows"]),
+        (&json!(["id", "name"]), &json!([[1, "Alice"]]))
+    );
+    assert_eq!(rows.json["row_count"], 1);
+    assert!(
+        rows.json["execution_time"]
+            .as_str()
+            .unwrap()
+            .ends_with("ms")
+    );
+    assert_eq!(ask("INSERT").await.json["row_count"], 2);
+    let two = ask("two").await;
+    assert_eq!(
+        (&two.json["rows"], &two.json["results"][0]["command"]),
+        (&json!([[7]]), &json!("INSERT"))
+    );
+    let broken = ask("boom").await;
+    assert_eq!(
+        (broken.status.as_u16(), &broken.json["code"]),
+        (400, &json!("bad_request"))
+    );
+    assert_eq!(
+        (&broken.json["engine_code"], &broken.json["position"]),
+        (&json!("42601"), &json!(8))
+    );
+    let denied = ask("forbidden").await;
+    assert_eq!(
+        (denied.status.as_u16(), &denied.json["code"]),
+        (403, &json!("permission_denied"))
+    );
+    assert_eq!(ask(" ").await.status, 400);
+    assert_eq!(ask("a\0b").await.status, 400);
+}
+
+#[tokio::test]
+async fn the_admin_query_asks_one_or_all() {
+    let world = World::new().with_proxy(script);
+    let (_, key) = shop(&world, &[]).await;
+    for tenant in ["acme", "globex", "off"] {
+        let body = format!(r#"{{"tenant_id":"{tenant}","databases":[{{"blueprint":"shop"}}]}}"#);
+        assert_eq!(world.post("/tenants", &key, &body).await.status, 201);
+    }
+    assert_eq!(
+        world.post("/tenants/off/suspend", &key, "").await.status,
+        200
+    );
+    let ask =
+        async |body: serde_json::Value| world.post("/admin/query", &key, &body.to_string()).await;
+    let one = ask(json!({ "blueprint": "shop", "query": "SELECT", "tenant_id": "acme" })).await;
+    assert_eq!(
+        (&one.json["tenant_id"], &one.json["rows"]),
+        (&json!("acme"), &json!([[1, "Alice"]]))
+    );
+    let off = ask(json!({ "blueprint": "shop", "query": "SELECT", "tenant_id": "off" })).await;
+    assert_eq!(off.status, 409);
+    let all = ask(json!({ "blueprint": "shop", "query": "SELECT", "all_tenants": true })).await;
+    assert_eq!(all.json["total_tenants"], 3);
+    assert_eq!(all.json["results"][0]["row_count"], 1);
+    assert!(
+        all.json["results"][2]["error"]
+            .as_str()
+            .unwrap()
+            .contains("suspended")
+    );
+    for target in [
+        json!({ "tenant_id": "acme" }),
+        json!({ "all_tenants": true }),
+    ] {
+        let mut body = json!({ "blueprint": "shop", "query": "CREATE TABLE t ()" });
+        body.as_object_mut()
+            .unwrap()
+            .extend(target.as_object().unwrap().clone());
+        let ddl = ask(body).await;
+        assert_eq!(
+            (ddl.status.as_u16(), ddl.json["error"].as_str()),
+            (400, Some(DDL_REFUSED))
+        );
+    }
+    for (body, status) in [
+        (json!({ "blueprint": "shop", "query": "SELECT" }), 400),
+        (
+            json!({ "blueprint": "shop", "query": "SELECT", "tenant_id": "acme", "all_tenants": true }),
+            400,
+        ),
+        (
+            json!({ "blueprint": "none", "query": "SELECT", "all_tenants": true }),
+            404,
+        ),
+        (
+            json!({ "blueprint": "shop", "query": "SELECT", "tenant_id": "none" }),
+            404,
+        ),
+    ] {
+        assert_eq!(ask(body.clone()).await.status, status, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_tenants_life() {
+    let world = World::new();
+    let (_, key) = shop(&world, &["CREATE TABLE users (id int)"]).await;
+    let body = r#"{"tenant_id":"acme","databases":[{"blueprint":"shop","isolation_level":"L1"}]}"#;
+    assert_eq!(world.post("/tenants", &key, body).await.status, 201);
+    assert_eq!(world.post("/tenants", &key, body).await.status, 409);
+    let shown = world.get("/tenants/acme", &key).await;
+    assert_eq!(shown.json["databases"][0]["isolation_level"], "L1");
+    assert_eq!(
+        shown.json["databases"][0]["connection"]["database"],
+        "shop__acme"
+    );
+    let steps = [
+        ("resume", 409),
+        ("suspend", 200),
+        ("suspend", 409),
+        ("restore", 409),
+        ("resume", 200),
+        ("recover-undo", 403),
+        ("backup", 409),
+    ];
+    for (step, status) in steps {
+        let answer = world.post(&format!("/tenants/acme/{step}"), &key, "").await;
+        assert_eq!(answer.status, status, "{step} {}", answer.text);
+    }
+    assert_eq!(
+        world.delete("/tenants/acme", &key).await.json["status"],
+        "deleted"
+    );
+    assert_eq!(
+        world.get("/tenants/acme", &key).await.json["status"],
+        "deleted"
+    );
+    assert_eq!(world.get("/tenants", &key).await.json["count"], 0);
+    assert_eq!(
+        world.get("/tenants?status=deleted", &key).await.json["count"],
+        1
+    );
+    let trash = world.post("/tenants", &key, body).await;
+    assert_eq!(
+        trash.json["error"],
+        "Tenant 'acme' is in trash. Use POST /tenants/acme/restore or DELETE /tenants/acme?hard=true"
+    );
+    assert_eq!(
+        world.post("/tenants/acme/restore", &key, "").await.json["tenant"]["status"],
+        "ready"
+    );
+    assert_eq!(
+        world.delete("/tenants/acme?hard=true", &key).await.status,
+        200
+    );
+    assert_eq!(
+        world.get("/tenants/acme", &key).await.json["error"],
+        "Tenant not found: acme"
+    );
+    for (body, names) in [
+        (
+            r#"{"tenant_id":"A","databases":[{"blueprint":"shop"}]}"#,
+            "tenant_id",
+        ),
+        (r#"{"tenant_id":"a","databases":[]}"#, "databases"),
+        (
+            r#"{"tenant_id":"a","databases":[{"blueprint":"shop","isolation_level":3}]}"#,
+            "isolation_level",
+        ),
+        (
+            r#"{"tenant_id":"a","databases":[{"blueprint":"shop","region":"moon"}]}"#,
+            "region",
+        ),
+        (
+            r#"{"tenant_id":"a","databases":[{"blueprint":"shop"},{"blueprint":"shop"}]}"#,
+            "databases[1].blueprint",
+        ),
+    ] {
+        let refused = world.post("/tenants", &key, body).await;
+        assert_eq!(refused.status, 400, "{body}");
+        assert!(
+            refused.json["error"].as_str().unwrap().contains(names),
+            "{}",
+            refused.text
+        );
+    }
+}
+
+#[tokio::test]
+async fn tiers_bound_tenants_and_dedicated_servers() {
+    let world = World::with(|config| {
+        config.signup_tier = "free".into();
+        config.tiers.get_mut("free").unwrap().tenants = Some(1);
+    });
+    let (_, key) = shop(&world, &[]).await;
+    let tenant = |id: &str, level: u8| {
+        format!(
+            r#"{{"tenant_id":"{id}","databases":[{{"blueprint":"shop","isolation_level":{level}}}]}}"#
+        )
+    };
+    let dedicated = world.post("/tenants", &key, &tenant("a", 2)).await;
+    assert_eq!(
+        (dedicated.status.as_u16(), &dedicated.json["code"]),
+        (403, &json!("forbidden"))
+    );
+    assert_eq!(
+        world.post("/tenants", &key, &tenant("a", 1)).await.status,
+        201
+    );
+    let second = world.post("/tenants", &key, &tenant("b", 1)).await;
+    assert_eq!(
+        (second.status.as_u16(), &second.json["code"]),
+        (403, &json!("forbidden"))
+    );
+}
+
+#[tokio::test]
+async fn a_narrow_key_sees_its_part_alone() {
+    let world = World::new().with_proxy(script);
+    let (_, key) = shop(&world, &[]).await;
+    world
+        .post(
+            "/workspaces",
+            &key,
+            r#"{"name":"blog","database":"postgres"}"#,
+        )
+        .await;
+    for (tenant, blueprint) in [("acme", "shop"), ("globex", "blog")] {
+        let body =
+            format!(r#"{{"tenant_id":"{tenant}","databases":[{{"blueprint":"{blueprint}"}}]}}"#);
+        world.post("/tenants", &key, &body).await;
+    }
+    let narrow = async |body: &str| {
+        let made = world.post("/apikeys", &key, body).await;
+        made.json["key"].as_str().unwrap().to_owned()
+    };
+    let acme = narrow(r#"{"role":"read","scope_type":"tenant","scope_values":["acme"]}"#).await;
+    let shop = narrow(r#"{"role":"admin","scope_type":"workspace","scope_values":["shop"]}"#).await;
+    for (key, path, status) in [
+        (&acme, "/tenants/acme", 200),
+        (&acme, "/tenants/acme/logs", 200),
+        (&acme, "/tenants/globex", 403),
+        (&acme, "/tenants/nobody", 403),
+        (&acme, "/workspaces/shop", 403),
+        (&acme, "/projects", 403),
+        (&shop, "/workspaces/shop", 200),
+        (&shop, "/workspaces/blog", 403),
+        (&shop, "/blueprints/blog", 403),
+        (&shop, "/tenants/acme", 200),
+        (&shop, "/tenants/globex", 403),
+    ] {
+        let answer = world.get(path, key).await;
+        assert_eq!(answer.status, status, "{path} {}", answer.text);
+    }
+    for key in [&acme, &shop] {
+        assert_eq!(world.get("/tenants", key).await.json["count"], 1);
+    }
+    assert_eq!(world.get("/workspaces", &acme).await.json["count"], 0);
+    assert_eq!(world.get("/blueprints", &shop).await.json["count"], 1);
+    let suspend = world.post("/tenants/acme/suspend", &acme, "").await;
+    assert_eq!(suspend.json["code"], "role_required");
+    assert_eq!(
+        world.post("/tenants/globex/suspend", &shop, "").await.json["code"],
+        "scope_denied"
+    );
+    assert_eq!(
+        world.post("/tenants/acme/suspend", &shop, "").await.status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn another_project_sees_nothing() {
+    let world = World::new();
+    let (_, key) = shop(&world, &[]).await;
+    world
+        .post(
+            "/tenants",
+            &key,
+            r#"{"tenant_id":"acme","databases":[{"blueprint":"shop"}]}"#,
+        )
+        .await;
+    let deployment = world
+        .post("/deployments", &key, r#"{"blueprint_name":"shop"}"#)
+        .await;
+    assert_eq!(deployment.status, 201, "{}", deployment.text);
+    let (_, stranger) = world.signed_up("bob@example.com").await;
+    for path in [
+        "/tenants/acme",
+        "/tenants/acme/logs",
+        "/workspaces/shop",
+        "/blueprints/shop",
+    ] {
+        assert_eq!(world.get(path, &stranger).await.status, 404, "{path}");
+    }
+    let id = deployment.json["id"].as_str().unwrap();
+    assert_eq!(
+        world
+            .get(&format!("/deployments/{id}"), &stranger)
+            .await
+            .status,
+        404
+    );
+    for path in ["/tenants", "/workspaces", "/blueprints", "/deployments"] {
+        assert_eq!(world.get(path, &stranger).await.json["count"], 0, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn settings_are_changed_in_part() {
+    let world = World::new();
+    let (_, key) = shop(&world, &[]).await;
+    let saved = world
+        .post(
+            "/workspaces/shop/settings",
+            &key,
+            r#"{"max_connections":7}"#,
+        )
+        .await;
+    assert_eq!(saved.json["settings"]["max_connections"], 7);
+    assert_eq!(
+        (&saved.json["message"], &saved.json["pending_deploy"]),
+        (
+            &json!("Settings saved. Deploy to apply to tenants."),
+            &json!(true)
+        )
+    );
+    let shown = world.get("/workspaces/shop/settings", &key).await;
+    assert_eq!(
+        shown.json["settings"],
+        json!({ "query_timeout_ms": 30000, "max_rows_per_query": 10000, "max_connections": 7 })
+    );
+    let refused = world
+        .post(
+            "/workspaces/shop/settings",
+            &key,
+            r#"{"max_connections":0}"#,
+        )
+        .await;
+    assert_eq!(refused.status, 400);
+}
