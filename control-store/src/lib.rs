@@ -11,6 +11,7 @@ pub mod databases;
 pub mod deployments;
 pub mod error;
 pub mod fault;
+pub mod guard;
 pub mod ids;
 pub mod jobs;
 pub mod keys;

@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::rand;
+use control_store::guard::Guard;
 use control_store::logs::Source;
 use control_store::{SnapshotCell, TrafficControl};
 
@@ -49,6 +50,8 @@ pub struct Config {
     pub pool_wait_timeout: Duration,
     /// How long a login may take.
     pub login_timeout: Duration,
+    /// Turns banned addresses away, and hears of wrong passwords.
+    pub guard: Option<Arc<Guard>>,
 }
 
 impl Default for Config {
@@ -67,6 +70,7 @@ impl Default for Config {
             backend_idle_timeout: Duration::from_secs(60),
             pool_wait_timeout: limits.lease,
             login_timeout: limits.login,
+            guard: None,
         }
     }
 }
@@ -100,6 +104,7 @@ impl Proxy {
                 snapshot,
                 gates: gates(&mailboxes),
                 mock_secret,
+                guard: config.guard.clone(),
             }),
             limits: Limits {
                 login: config.login_timeout,

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use control_store::guard::Guard;
 use control_store::{Engine, Sealer, Store};
 use engines::DatabaseEngine;
 use engines::postgres::PostgresEngine;
@@ -136,6 +137,7 @@ async fn serve(
         )
     })?;
     let internal_socket = internal_socket(data)?;
+    let guard = Arc::new(Guard::open(&store, config.ip_limit)?);
     let proxy = Arc::new(
         Proxy::start(
             proxy::Config {
@@ -148,6 +150,7 @@ async fn serve(
                 tls: Some(Arc::new(tls)),
                 max_clients: config.max_clients,
                 pool_size: config.pool_size,
+                guard: Some(Arc::clone(&guard)),
                 ..proxy::Config::default()
             },
             store.snapshot().clone(),
@@ -176,6 +179,7 @@ async fn serve(
         Arc::new(jobs),
         query_log.clone(),
         proxy.traffic(),
+        guard,
     );
     let mut servers = Vec::new();
     let (stop_api, drain) = (wait_for(stopped.clone()), config.drain);
@@ -301,7 +305,6 @@ fn api_config(config: &Config, postgres: SocketAddr, internal_socket: PathBuf) -
         regions: config.regions.clone(),
         tiers: config.tiers.clone(),
         signup_tier: config.signup_tier.clone(),
-        ip_limit: config.ip_limit,
         internal_socket,
         slow_query: config.slow_query,
         drain: config.drain,

@@ -1,6 +1,10 @@
 //! `/signup` and `/login`.
 
+use std::time::Instant;
+
+use axum::Extension;
 use axum::extract::State;
+use control_store::StoreError;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -8,6 +12,7 @@ use utoipa_axum::routes;
 
 use super::envelope::Reply;
 use super::input::Body;
+use super::middleware::{ClientAddress, Who};
 use super::state::AppState;
 use crate::app::failure::Outcome;
 
@@ -46,6 +51,7 @@ struct SignupReply {
     responses((status = 201, body = SignupReply)))]
 async fn signup(
     State(state): State<AppState>,
+    Extension(who): Extension<Who>,
     Body(request): Body<SignupRequest>,
 ) -> Outcome<Reply<SignupReply>> {
     let tier = state.config.signup_tier.clone();
@@ -55,6 +61,11 @@ async fn signup(
             store.sign_up(&request.email, &request.password, project, &tier)
         })
         .await?;
+    who.set(
+        &made.project,
+        made.key,
+        state.owner(&made.project).await?.account,
+    );
     Ok(Reply::created(SignupReply {
         api_key: made.api_key.expose().to_owned(),
         project_id: made.project.to_string(),
@@ -95,13 +106,26 @@ struct LoginItem {
     responses((status = 200, body = LoginReply), (status = 401, body = super::envelope::ErrorReply)))]
 async fn login(
     State(state): State<AppState>,
+    Extension(ClientAddress(address)): Extension<ClientAddress>,
     Body(request): Body<LoginRequest>,
 ) -> Outcome<Reply<LoginReply>> {
+    state
+        .limits
+        .may_guess(Instant::now(), address, &request.email)?;
     let projects = state
-        .store(move |store| {
-            let account = store.log_in(&request.email, &request.password)?;
-            store.login_projects(account)
-        })
+        .blocking(
+            move |shared| match shared.store.log_in(&request.email, &request.password) {
+                Ok(account) => Ok(shared.store.login_projects(account)?),
+                Err(error) => {
+                    if matches!(error, StoreError::LoginFailed) {
+                        shared
+                            .limits
+                            .guessed_wrong(Instant::now(), address, &request.email);
+                    }
+                    Err(error.into())
+                }
+            },
+        )
         .await?;
     let projects = projects.into_iter().map(|it| LoginItem {
         project_id: it.project.to_string(),

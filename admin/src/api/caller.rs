@@ -50,7 +50,7 @@ impl FromRequestParts<AppState> for Caller {
             .limits
             .project(Instant::now(), &key.project, owner.tier.requests_per_minute)?;
         if let Some(who) = parts.extensions.get::<super::middleware::Who>() {
-            who.set(&key, owner.account);
+            who.set(&key.project, key.id, owner.account);
         }
         Ok(Self {
             key,

@@ -19,8 +19,6 @@ pub struct ApiConfig {
     pub tiers: BTreeMap<String, Tier>,
     /// The tier of an account that signs up.
     pub signup_tier: String,
-    /// Requests per second from one address; `None` switches this limit off.
-    pub ip_limit: Option<u32>,
     /// The proxy's Unix socket for the API's own queries.
     pub internal_socket: PathBuf,
     /// Bytes of a request's body.
@@ -45,7 +43,6 @@ impl Default for ApiConfig {
             regions: Region::defaults(),
             tiers: Tier::defaults(),
             signup_tier: "enterprise".into(),
-            ip_limit: Some(100),
             internal_socket: PathBuf::new(),
             body_limit: 1 << 20,
             result_limit: 64 << 20,

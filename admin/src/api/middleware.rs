@@ -2,18 +2,17 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use control_store::accounts::AccountId;
+use control_store::guard::Verdict;
 use control_store::ids::{KeyId, ProjectId};
-use control_store::snapshot::Key;
 
 use super::config::Network;
-use super::limits::Verdict;
 use super::state::AppState;
 use crate::app::failure::Failure;
 
@@ -26,9 +25,9 @@ const MAX_REQUEST_ID: usize = 128;
 pub(super) struct Who(Arc<OnceLock<(ProjectId, KeyId, AccountId)>>);
 
 impl Who {
-    pub(super) fn set(&self, key: &Key, account: AccountId) {
+    pub(super) fn set(&self, project: &ProjectId, key: KeyId, account: AccountId) {
         // A request has one caller; a second extraction says the same.
-        let _ = self.0.set((key.project.clone(), key.id, account));
+        let _ = self.0.set((project.clone(), key, account));
     }
 
     pub(super) fn get(&self) -> Option<&(ProjectId, KeyId, AccountId)> {
@@ -39,6 +38,10 @@ impl Who {
 /// The address of the client, a trusted proxy's word taken into account.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClientAddress(pub(super) IpAddr);
+
+/// The request's id, as the answer and the log have it.
+#[derive(Clone, Debug)]
+pub(super) struct RequestId(pub(super) HeaderValue);
 
 pub(super) async fn around(
     State(state): State<AppState>,
@@ -55,6 +58,7 @@ pub(super) async fn around(
     let who = Who::default();
     request.extensions_mut().insert(who.clone());
     request.extensions_mut().insert(ClientAddress(address));
+    request.extensions_mut().insert(RequestId(id.clone()));
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
 
@@ -77,24 +81,16 @@ pub(super) async fn around(
 }
 
 fn admit(state: &AppState, address: IpAddr) -> Result<(), Failure> {
-    match state.limits.address(Instant::now(), address) {
+    match state.guard.request(SystemTime::now(), address) {
         Verdict::Pass => Ok(()),
         Verdict::Slow => Err(Failure::RateLimited {
-            message: format!(
-                "rate limit exceeded: max {} requests per second",
-                state.config.ip_limit.unwrap_or_default()
-            ),
-            retry_after: std::time::Duration::from_secs(1),
+            message: "rate limit exceeded: too many requests per second from this address".into(),
+            retry_after: Duration::from_secs(1),
         }),
-        Verdict::Banned { left, new } => {
-            if new {
-                tracing::warn!(%address, "address banned: too many requests");
-            }
-            Err(Failure::RateLimited {
-                message: "too many requests: this address is banned for a while".into(),
-                retry_after: left,
-            })
-        }
+        Verdict::Banned(left) => Err(Failure::RateLimited {
+            message: "too many requests: this address is banned for a while".into(),
+            retry_after: left,
+        }),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The REST API: types, handlers, the envelope, OpenAPI.
 
 mod accounts;
+mod audit;
 mod blueprints;
 mod caller;
 mod config;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
+use control_store::guard::Guard;
 use control_store::logs::QueryLogReader;
 use control_store::{Store, TrafficControl};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -60,6 +62,7 @@ impl Api {
         work: Arc<dyn Work>,
         logs: Arc<dyn QueryLogReader>,
         traffic: Arc<dyn TrafficControl>,
+        guard: Arc<Guard>,
     ) -> Router {
         let (routes, document) = documented_routes();
         let pages = (
@@ -67,8 +70,14 @@ impl Api {
             Arc::from(docs::page(&document)),
         );
         let cors = cors(&config.cors_origins);
-        let state: AppState = Arc::new(Shared::new(config, store, work, logs, traffic, pages));
+        let state: AppState = Arc::new(Shared::new(
+            config, store, work, logs, traffic, guard, pages,
+        ));
         routes
+            .route_layer(axum::middleware::from_fn_with_state(
+                Arc::clone(&state),
+                audit::note,
+            ))
             .fallback(unknown_path)
             .method_not_allowed_fallback(async || Failure::MethodNotAllowed)
             .layer(CatchPanicLayer::custom(panicked))
@@ -96,6 +105,7 @@ fn documented_routes() -> (Router<AppState>, serde_json::Value) {
         .merge(dedicated::routes())
         .merge(deployments::routes())
         .merge(logs::routes())
+        .merge(audit::routes())
         .split_for_parts();
     (routes, openapi::complete(document))
 }

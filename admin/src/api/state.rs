@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use control_store::accounts::AccountId;
+use control_store::guard::Guard;
 use control_store::ids::ProjectId;
 use control_store::logs::QueryLogReader;
 use control_store::{Store, StoreError, TrafficControl};
@@ -23,6 +24,7 @@ pub(super) struct Shared {
     pub(super) logs: Arc<dyn QueryLogReader>,
     pub(super) traffic: Arc<dyn TrafficControl>,
     pub(super) limits: Limits,
+    pub(super) guard: Arc<Guard>,
     pub(super) openapi: Arc<str>,
     pub(super) docs: Arc<str>,
     owners: RwLock<HashMap<ProjectId, Owner>>,
@@ -42,16 +44,17 @@ impl Shared {
         work: Arc<dyn Work>,
         logs: Arc<dyn QueryLogReader>,
         traffic: Arc<dyn TrafficControl>,
+        guard: Arc<Guard>,
         pages: (Arc<str>, Arc<str>),
     ) -> Self {
-        let limits = Limits::new(config.ip_limit);
         Self {
             config,
             store,
             work,
             logs,
             traffic,
-            limits,
+            limits: Limits::default(),
+            guard,
             openapi: pages.0,
             docs: pages.1,
             owners: RwLock::default(),

@@ -3,9 +3,11 @@
 
 pub mod postgres;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use control_store::guard::Guard;
 use control_store::logs::Source;
 use control_store::{DatabaseId, Fault, SnapshotCell};
 
@@ -26,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) gates: Arc<Gates>,
     /// Makes salts for users that do not exist.
     pub(crate) mock_secret: [u8; 32],
+    /// Bans addresses whose logins fail too often.
+    pub(crate) guard: Option<Arc<Guard>>,
 }
 
 /// What all sessions of a worker share.
@@ -47,6 +51,8 @@ pub(crate) struct Context {
 /// How a client reached us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entrance {
+    /// From where; `None` on a Unix socket.
+    pub(crate) address: Option<IpAddr>,
     /// Who sends the statements.
     pub(crate) source: Source,
     /// Whether unencrypted clients are welcome.

@@ -6,6 +6,7 @@ mod ports;
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -280,19 +281,24 @@ impl<R: Reactor> Worker<R> {
         let Some((source, plaintext, tls)) = self.doors.get(&listener).copied() else {
             return self.reactor.close(conn, Close::Now);
         };
+        let address = match peer {
+            Peer::Tcp(address) => Some(address.ip()),
+            Peer::Unix => None,
+        };
         let metrics = self.metrics.protocol(Engine::Postgres);
         metrics.accepted.increment();
+        if address.is_some_and(|address| self.is_banned(address)) {
+            return self.turn_away(conn, &Fault::AddressBanned);
+        }
         if self.hub.clients.fetch_add(1, Ordering::Relaxed) >= self.hub.max_clients {
             self.hub.clients.fetch_sub(1, Ordering::Relaxed);
-            self.turn_away(conn);
+            self.turn_away(conn, &Fault::ProxyFull);
             return;
         }
         metrics.connections.increment();
-        let loopback = match peer {
-            Peer::Tcp(address) => address.ip().is_loopback(),
-            Peer::Unix => true,
-        };
+        let loopback = address.is_none_or(|address| address.is_loopback());
         let entrance = Entrance {
+            address,
             source,
             plaintext: match plaintext {
                 Plaintext::Never => false,
@@ -320,13 +326,18 @@ impl<R: Reactor> Worker<R> {
         self.logins.push_back((until, session));
     }
 
-    /// There is no room for another client.
-    fn turn_away(&mut self, conn: ConnId) {
+    fn is_banned(&self, address: IpAddr) -> bool {
+        let guard = self.cx.shared.guard.as_ref();
+        guard.is_some_and(|guard| guard.banned(SystemTime::now(), address).is_some())
+    }
+
+    /// There is no room for this client.
+    fn turn_away(&mut self, conn: ConnId, why: &Fault) {
         let names = face::Login {
             user: "",
             database: "",
         };
-        let error = face::translate(&Fault::ProxyFull, face::Stage::Login, names);
+        let error = face::translate(why, face::Stage::Login, names);
         let mut out = Vec::new();
         let response = protocol_postgres::backend::ErrorResponse {
             severity: protocol_postgres::backend::Severity::Fatal,

@@ -249,9 +249,8 @@ async fn every_refusal_has_its_status_code_and_sentence() {
 }
 
 #[tokio::test]
-async fn limits_by_address_and_by_tier() {
+async fn a_tier_limits_requests_per_minute() {
     let world = World::with(|config| {
-        config.ip_limit = Some(3);
         config.signup_tier = "free".into();
         config.tiers.get_mut("free").unwrap().requests_per_minute = Some(1);
     });
@@ -285,4 +284,42 @@ async fn answers_repeat_the_request_id_and_may_be_compressed() {
     let docs = world.call(Method::GET, "/docs", None, "").await;
     assert!(docs.text.contains("POST"));
     assert_eq!(docs.headers["content-type"], "text/html; charset=utf-8");
+}
+
+#[tokio::test]
+async fn changes_are_audited_and_passwords_cannot_be_guessed_fast() {
+    let world = World::new();
+    let (_, key) = world.signed_up("ann@example.com").await;
+    world.post("/apikeys", &key, r#"{"name":"ci"}"#).await;
+    world.post("/apikeys", &key, r#"{"role":"owner"}"#).await;
+    world.get("/apikeys", &key).await;
+    let audit = world.get("/audit", &key).await;
+    let actions: Vec<_> = audit.json["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["action"].as_str().unwrap())
+        .collect();
+    assert_eq!(actions, ["POST /apikeys", "POST /signup"], "{}", audit.text);
+    assert_eq!(audit.json["entries"][0]["address"], "127.0.0.1");
+    let first = world.get("/audit?limit=1", &key).await;
+    let cursor = first.json["next_cursor"].as_str().unwrap();
+    let second = world
+        .get(&format!("/audit?limit=1&cursor={cursor}"), &key)
+        .await;
+    assert_eq!(second.json["entries"][0]["action"], "POST /signup");
+    assert_eq!(second.json.get("next_cursor"), None);
+
+    let guess = r#"{"email":"ann@example.com","password":"wrong one"}"#;
+    for _ in 0..10 {
+        assert_eq!(
+            world.call(Method::POST, "/login", None, guess).await.status,
+            401
+        );
+    }
+    let slow = world.call(Method::POST, "/login", None, guess).await;
+    assert_eq!(
+        (slow.status.as_u16(), &slow.headers["retry-after"]),
+        (429, &"300".parse().unwrap())
+    );
 }

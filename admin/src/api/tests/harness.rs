@@ -8,7 +8,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, Response, StatusCode};
 use control_store::databases::NewDatabase;
-use control_store::deployments::{DeploymentResult, Progress};
+use control_store::deployments::{DeploymentResult, NewDeployment, Progress};
+use control_store::guard::Guard;
 use control_store::ids::{DatabaseId, Engine, KeyId, ProjectId, ServerId};
 use control_store::logs::{
     LogEntry, LogFilter, LogGap, LogLatency, LogPage, LogStats, LogWindow, QueryLogReader, Source,
@@ -66,7 +67,6 @@ impl World {
         let store = Store::open(&folder.path().join("store.db"), sealer).expect("a store");
         let store = Arc::new(store);
         let mut config = ApiConfig {
-            ip_limit: None,
             internal_socket: folder.path().join("socket"),
             ..ApiConfig::default()
         };
@@ -85,6 +85,7 @@ impl World {
             work,
             Arc::new(Fake(Arc::clone(&store))),
             Arc::new(Fake(Arc::clone(&store))),
+            Arc::new(Guard::new(None)),
         );
         Self {
             router,
@@ -195,9 +196,6 @@ fn roles() -> NativeRoles {
 #[async_trait]
 impl Work for Fake {
     async fn delete_project(&self, project: &ProjectId) -> Outcome<()> {
-        for database in self.0.project_databases(project)? {
-            self.0.remove_database(database.id)?;
-        }
         Ok(self.0.delete_project(project)?)
     }
 
@@ -217,13 +215,14 @@ impl Work for Fake {
             roles: &roles(),
         };
         let id = self.0.create_workspace(project, &new)?;
-        Ok(self.0.set_database_state(id, DatabaseState::Ready)?)
+        Ok(self
+            .0
+            .move_database(id, DatabaseState::Provisioning, DatabaseState::Ready)?)
     }
 
     async fn delete_workspace(&self, project: &ProjectId, name: &str) -> Outcome<()> {
-        let own = self.0.workspace_database(project, name)?;
-        self.0.remove_database(own.id)?;
-        Ok(self.0.delete_workspace(project, name)?)
+        let own = self.0.retire_workspace(project, name)?;
+        Ok(self.0.remove_database(own)?)
     }
 
     async fn collect_changes(&self, _: &ProjectId, _: &str) -> Outcome<()> {
@@ -268,28 +267,23 @@ impl Work for Fake {
                 settings: &settings,
             })
             .collect();
-        for blueprint in blueprints {
-            self.0.cut_version(project, blueprint)?;
+        let ids = self.0.create_tenant(project, tenant, &new)?;
+        for (id, blueprint) in ids.iter().zip(blueprints) {
+            let version = self.0.cut_version(project, blueprint)?;
+            self.0.set_database_version(*id, version, &settings)?;
         }
-        for id in self.0.create_tenant(project, tenant, &new)? {
-            self.0.set_database_state(id, DatabaseState::Ready)?;
-        }
-        self.status(
-            project,
-            tenant,
-            TenantStatus::Provisioning,
-            TenantStatus::Ready,
-        )
+        Ok(self.0.finish_tenant(project, tenant, &ids)?)
     }
 
     async fn delete_tenant(&self, project: &ProjectId, tenant: &str, hard: bool) -> Outcome<()> {
         if !hard {
             return self.status(project, tenant, TenantStatus::Ready, TenantStatus::Deleted);
         }
-        for database in self.0.tenant_databases(project, tenant)? {
-            self.0.remove_database(database.id)?;
+        let any = [TenantStatus::Ready, TenantStatus::Deleted];
+        for database in self.0.retire_tenant(project, tenant, &any)? {
+            self.0.remove_database(database)?;
         }
-        Ok(self.0.remove_tenant(project, tenant)?)
+        Ok(())
     }
 
     async fn restore_tenant(&self, project: &ProjectId, tenant: &str) -> Outcome<()> {
@@ -315,29 +309,22 @@ impl Work for Fake {
     }
 
     async fn deploy(&self, project: &ProjectId, deploy: &Deploy) -> Outcome<String> {
-        let newest = self.0.cut_version(project, &deploy.blueprint)?;
-        let databases = self.0.blueprint_databases(project, &deploy.blueprint)?;
-        let targets: Vec<_> = databases
-            .iter()
-            .filter_map(|it| Some((it.tenant.clone()?, it.id)))
-            .collect();
-        let version = deploy.version.unwrap_or(newest);
-        let id = self
-            .0
-            .create_deployment(project, &deploy.blueprint, version, &targets)?;
-        for (tenant, database) in targets {
+        let new = NewDeployment {
+            blueprint: &deploy.blueprint,
+            version: deploy.version,
+            tenants: deploy.tenants.as_deref(),
+        };
+        let begun = self.0.begin_deployment(project, &new)?;
+        for result in begun.results {
             let result = DeploymentResult {
-                tenant,
-                database,
                 status: Progress::Completed,
-                error: None,
                 duration_us: Some(119_001),
+                ..result
             };
-            self.0.set_deployment_result(&id, &result)?;
+            self.0.set_deployment_result(&begun.id, &result)?;
         }
-        self.0.mark_deployed(project, &deploy.blueprint, version)?;
-        self.0.finish_deployment(&id, Progress::Completed)?;
-        Ok(id)
+        self.0.finish_deployment(&begun.id)?;
+        Ok(begun.id)
     }
 }
 

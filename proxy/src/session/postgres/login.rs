@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ahash::AHashMap;
 use aws_lc_rs::rand;
@@ -197,6 +198,12 @@ impl Login {
         metrics.login_failures.increment();
         metrics.errors.of(refusal.class).increment();
         ports.copy_client(&refusal.message);
+        if let (Fault::AuthFailed, Some(guard), Some(address)) =
+            (fault, &cx.shared.guard, self.entrance.address)
+        {
+            // That it is banned now, its next connection learns.
+            guard.failed_login(SystemTime::now(), address);
+        }
     }
 
     pub(super) fn receive<P: Ports>(

@@ -1,0 +1,149 @@
+//! `/audit`: who changed what, when, and from where.
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::Response;
+use control_store::audit::{AuditEntry, AuditRecord};
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::caller::Caller;
+use super::envelope::Reply;
+use super::input::Params;
+use super::middleware::{ClientAddress, RequestId, Who};
+use super::state::AppState;
+use super::time;
+use crate::app::failure::{Failure, Outcome};
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list))
+}
+
+/// Not changes: the query log tells what these did.
+const NOT_AUDITED: [&str; 3] = ["/login", "/admin/query", "/workspaces/{id}/queries"];
+
+/// Notes each change that succeeded.
+pub(super) async fn note(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let pattern = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map(|it| it.as_str().to_owned())
+        .unwrap_or_default();
+    if request.method() == Method::GET || NOT_AUDITED.contains(&pattern.as_str()) {
+        return next.run(request).await;
+    }
+    let extensions = request.extensions();
+    let who = extensions.get::<Who>().cloned().unwrap_or_default();
+    let address = extensions.get::<ClientAddress>().map(|it| it.0.to_string());
+    let detail = json!({
+        "path": request.uri().path(),
+        "request_id": extensions.get::<RequestId>().and_then(|it| it.0.to_str().ok()),
+    });
+    let action = format!("{} {pattern}", request.method());
+    let response = next.run(request).await;
+    if let Some((project, key, account)) = who.get().cloned()
+        && response.status().is_success()
+    {
+        let record = AuditRecord {
+            account: Some(account),
+            project: Some(project),
+            key: Some(key),
+            address,
+            action,
+            detail: detail.to_string(),
+        };
+        if let Err(error) = state.store(move |store| store.append_audit(&record)).await {
+            tracing::error!(?error, "a change could not be noted in the audit log");
+        }
+    }
+    response
+}
+
+/// What was changed with the project's keys, the newest first.
+#[derive(Serialize, ToSchema)]
+struct AuditReply {
+    entries: Vec<AuditItem>,
+    #[schema(example = 1)]
+    count: usize,
+    /// Where the next page begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+/// A change.
+#[derive(Serialize, ToSchema)]
+struct AuditItem {
+    #[schema(example = 12)]
+    id: u64,
+    #[schema(example = "2026-01-17T20:12:06Z")]
+    created_at: String,
+    /// The API key that made it.
+    #[schema(example = 7)]
+    api_key_id: Option<u64>,
+    #[schema(example = "POST /tenants/{id}/suspend")]
+    action: String,
+    #[schema(example = "/tenants/acme/suspend")]
+    path: Option<String>,
+    /// From where.
+    #[schema(example = "192.0.2.7")]
+    address: Option<String>,
+    #[schema(example = "req_5f1c3a1e00000001")]
+    request_id: Option<String>,
+}
+
+impl From<AuditEntry> for AuditItem {
+    fn from(it: AuditEntry) -> Self {
+        let record = it.record;
+        let detail: Value = serde_json::from_str(&record.detail).unwrap_or_default();
+        let text = |name: &str| detail[name].as_str().map(str::to_owned);
+        Self {
+            id: it.id,
+            created_at: time::seconds(it.at),
+            api_key_id: record.key.map(|key| key.0),
+            action: record.action,
+            path: text("path"),
+            address: record.address,
+            request_id: text("request_id"),
+        }
+    }
+}
+
+const DEFAULT_LIMIT: u32 = 100;
+const MAX_LIMIT: u32 = 1000;
+
+/// Lists what was changed with the project's API keys, the newest first.
+#[utoipa::path(get, path = "/audit", tag = "Projects",
+    params(("limit" = Option<u32>, Query, description = "1 to 1000; 100 if left out"), ("cursor" = Option<String>, Query)),
+    responses((status = 200, body = AuditReply)))]
+async fn list(
+    State(state): State<AppState>,
+    caller: Caller,
+    mut params: Params,
+) -> Outcome<Reply<AuditReply>> {
+    let limit = params
+        .number("limit", 1, MAX_LIMIT)?
+        .unwrap_or(DEFAULT_LIMIT);
+    let before = params
+        .text("cursor")
+        .map(|it| it.parse::<u64>())
+        .transpose()
+        .map_err(|_| Failure::bad("Parameter 'cursor' must be a next_cursor of this list"))?;
+    params.finish()?;
+    caller.project_admin()?;
+    let mut found = state
+        .store(move |store| store.audit(caller.project(), before, limit + 1))
+        .await?;
+    let more = found.len() > limit as usize;
+    found.truncate(limit as usize);
+    let next_cursor = found.last().filter(|_| more).map(|it| it.id.to_string());
+    let entries: Vec<_> = found.into_iter().map(AuditItem::from).collect();
+    Ok(Reply::ok(AuditReply {
+        count: entries.len(),
+        entries,
+        next_cursor,
+    }))
+}
