@@ -8,6 +8,8 @@
 mod databases;
 mod deployments;
 mod tenants;
+#[cfg(test)]
+mod tests;
 mod workspaces;
 
 use std::collections::HashMap;
