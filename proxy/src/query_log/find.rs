@@ -269,8 +269,13 @@ impl Page {
                 self.page.has_more = true;
                 return Ok(false);
             }
-            let shown = self.shown(hit)?;
-            self.page.entries.push(shown);
+            match self.shown(hit) {
+                Ok(shown) => self.page.entries.push(shown),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    tracing::error!(%error, "an entry of the query log cannot be read");
+                }
+                Err(error) => return Err(error),
+            }
         }
         if hits.is_empty() {
             self.readers.clear();

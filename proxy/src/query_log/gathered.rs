@@ -46,8 +46,13 @@ impl Gathered {
         }
     }
 
-    /// Empties it, to go on from there. Its memory stays: it will be needed again, and fresh pages are not free.
+    /// Empties it, to go on from there. Its memory stays: it will be needed again, and fresh pages are not free. Only what
+    /// gathered while the disk was slow is given back.
     pub(super) fn restart(&mut self, from_us: u64, last_batch: u64) {
+        if self.times_full() > 2 {
+            *self = Self::from(from_us, last_batch);
+            return;
+        }
         self.entries.clear();
         self.texts.clear();
         self.counts.clear();

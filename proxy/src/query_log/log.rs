@@ -182,13 +182,11 @@ impl Shared {
         u64::try_from(self.config.slow_over.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// The gatherer's loop. It stops to gather, and workers drop entries, when the disk lags too far behind.
+    /// The gatherer's loop.
     fn gather(&self, writer: &Thread) {
         while !self.closing.load(Ordering::Acquire) {
             let mut state = lock(&self.state);
-            if state.gathered.times_full() < PATIENCE {
-                self.drain(&mut state);
-            }
+            self.drain(&mut state);
             let full = state.gathered.is_full();
             drop(state);
             if full {
@@ -198,8 +196,11 @@ impl Shared {
         }
     }
 
-    /// Takes what the rings hold.
+    /// Takes what the rings hold, unless the disk lags too far behind: then workers drop entries.
     pub(super) fn drain(&self, state: &mut State) {
+        if state.gathered.times_full() >= PATIENCE {
+            return;
+        }
         let rings = lock(&self.rings).clone();
         let now = micros(SystemTime::now());
         let State {
@@ -275,17 +276,15 @@ impl QueryLogReader for QueryLog {
         let begin = state.segments.iter().find_map(Segment::begins_us);
         let begin = begin.unwrap_or_else(|| state.gathered.begins_us());
         let since = micros(since).max(kept_from);
-        let ids = known.iter().map(|it| it.0).collect();
+        let ids: Vec<_> = known.iter().map(|it| it.0).collect();
         let mut sum = Sum::new(ids, since, self.shared.slow_over_ns());
         sum.add_gathered(&state.gathered);
         for (database, _) in &known {
             sum.totals.add(&self.shared.not_counted(&state, *database));
         }
-        let candidates = sum.candidates(&state.segments);
+        let blocks = sum.candidates(&state.segments);
         drop(state);
-        for block in candidates {
-            sum.add_block(block)?;
-        }
+        sum.add_blocks(&blocks)?;
         Ok(LogWindow {
             since: time(sum.begins_us.max(begin)),
             until,

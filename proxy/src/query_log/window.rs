@@ -49,21 +49,39 @@ impl Sum {
         }
     }
 
-    /// Blocks that count for the window.
-    pub(super) fn candidates(&self, segments: &[Segment]) -> Vec<InFile> {
+    /// Blocks that count for the window, the latest first, with the time up to which each counts.
+    pub(super) fn candidates(&self, segments: &[Segment]) -> Vec<(InFile, u64)> {
         let mut sorted = self.databases.clone();
         sorted.sort_unstable();
         let mut found = Vec::new();
-        for segment in segments {
-            let blocks = segment.blocks.iter().filter(|it| {
+        for segment in segments.iter().rev() {
+            let blocks = segment.blocks.iter().rev().filter(|it| {
                 it.span.until_us.max(it.latest_us) >= self.since_us && it.has_any(&sorted)
             });
-            found.extend(blocks.map(|block| InFile {
-                file: Arc::clone(&segment.file),
-                offset: block.offset,
+            found.extend(blocks.map(|block| {
+                let bytes = InFile {
+                    file: Arc::clone(&segment.file),
+                    offset: block.offset,
+                };
+                (bytes, block.span.until_us)
             }));
         }
         found
+    }
+
+    /// Adds blocks, the latest first. The window begins behind one that is damaged.
+    pub(super) fn add_blocks(&mut self, blocks: &[(InFile, u64)]) -> io::Result<()> {
+        for (bytes, until_us) in blocks {
+            match self.add_block(bytes.clone()) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    tracing::error!(%error, offset = bytes.offset, "a window of the query log begins behind a block");
+                    self.begins_us = self.begins_us.max(*until_us);
+                    return Ok(());
+                }
+                other => other?,
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn add_gathered(&mut self, gathered: &Gathered) {
@@ -79,21 +97,23 @@ impl Sum {
         }
     }
 
-    pub(super) fn add_block(&mut self, bytes: InFile) -> io::Result<()> {
+    fn add_block(&mut self, bytes: InFile) -> io::Result<()> {
         let reader = Reader::open(bytes)?;
-        for database in self.databases.clone() {
-            let Some(group) = reader.head.group(database) else {
+        let mut parts = Vec::new();
+        for database in &self.databases {
+            let Some(group) = reader.head.group(*database) else {
                 continue;
             };
             let mut entries = Vec::new();
             reader.entries(group, |entry| entries.push(entry))?;
-            self.add(&Part {
+            parts.push(Part {
                 span: reader.head.span,
                 counts: group.counts,
                 earliest_us: group.earliest_us,
                 entries,
             });
         }
+        parts.iter().for_each(|part| self.add(part)); // All or nothing.
         Ok(())
     }
 
