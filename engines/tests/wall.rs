@@ -9,6 +9,7 @@ use common::{Lab, change};
 use control_store::snapshot::{NativeRole, NativeRoles};
 use engines::postgres::PostgresEngine;
 use engines::{ApplyOptions, DatabaseEngine as _, DatabaseSpec, DatabaseUse};
+use protocol_sql::{Effects, Options, classify};
 use tokio_postgres::Client;
 
 /// What no role of a tenant may do, by any of these ways.
@@ -371,6 +372,14 @@ async fn what_only_the_classifier_refuses_harms_nobody_else_and_is_repaired() {
         "ANALYZE a",
     ];
     for statement in open {
+        let block = format!("DO $w$ BEGIN EXECUTE $s${statement}$s$; END $w$");
+        for text in [statement, &block] {
+            let summary = classify(text.as_bytes(), &Options::default());
+            assert!(summary.effects.intersects(Effects::DDL), "{text}");
+        }
+        // What runs a text elsewhere in the catalog runs queries only.
+        let query = format!("SELECT query_to_xml($s${statement}$s$, true, true, '')");
+        assert!(code(&client, &query).await.is_some(), "{query}");
         client.batch_execute(statement).await.unwrap();
     }
     assert!(lab.try_connect("shop__acme", &roles.admin).await.is_err());

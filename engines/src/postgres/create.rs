@@ -88,12 +88,16 @@ fn inside_statements(spec: &DatabaseSpec<'_>) -> String {
     text
 }
 
-/// Takes back what statements of a deployment may have handed out: membership in the owner, and the right to create.
+/// Takes back what statements of a deployment may have handed out: membership in the owner, and the right to create. The
+/// roles get back their passwords and lose settings of their own.
 pub(super) async fn reassert(
     postgres: &Client,
     inside: &Client,
     spec: &DatabaseSpec<'_>,
 ) -> Result<(), EngineError> {
+    for role in logins(spec.roles) {
+        make_login(postgres, role).await?;
+    }
     take_memberships(postgres, spec.roles).await?;
     let owner = literal(&maker(spec));
     let strays = format!(

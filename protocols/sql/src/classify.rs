@@ -95,4 +95,8 @@ impl Sink for Tally {
             self.statement.take(piece);
         }
     }
+
+    fn literal(&mut self, piece: &[u8], quoted: bool) {
+        self.statement.take_literal(piece, quoted);
+    }
 }

@@ -28,6 +28,10 @@ pub(crate) enum Token<'a> {
 /// where it starts, because nobody asks for more.
 pub(crate) trait Sink {
     fn token(&mut self, token: Token<'_>, start: usize, end: usize);
+
+    /// A piece of the literal that was announced last, as it is spelled but for doubled quotes. `quoted`: backslashes in
+    /// it may have a meaning.
+    fn literal(&mut self, _piece: &[u8], _quoted: bool) {}
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,8 +216,11 @@ impl Lexer {
                 State::Slash => self.slash(at, byte, sink),
                 State::LineComment => self.line_comment(text, at),
                 State::BlockComment { last } => self.block_comment(text, at, last),
-                State::String(escapes) => self.string(text, at, escapes),
-                State::StringBackslash => self.enter(State::String(Escapes::Backslash), at + 1),
+                State::String(escapes) => self.string(text, at, escapes, sink),
+                State::StringBackslash => {
+                    sink.literal(b"\\", true);
+                    self.enter(State::String(Escapes::Backslash), at + 1)
+                }
                 State::StringQuote(escapes) => self.string_quote(at, byte, escapes),
                 State::StringGap {
                     escapes,
@@ -223,7 +230,7 @@ impl Lexer {
                 State::QuotedQuote { unicode } => self.quoted_quote(at, byte, unicode, sink),
                 State::Dollar => self.dollar(at, byte, sink),
                 State::DollarTag => self.dollar_tag(text, at, byte, sink),
-                State::Dollared { matched } => self.dollared(text, at, byte, matched),
+                State::Dollared { matched } => self.dollared(text, at, byte, matched, sink),
             };
         }
         self.base += text.len();
@@ -336,7 +343,12 @@ impl Lexer {
 
     fn unicode_prefix(&mut self, at: usize, byte: u8, sink: &mut impl Sink) -> usize {
         match byte {
-            b'\'' => self.open_string(Escapes::None, at, sink),
+            b'\'' => {
+                let next = self.open_string(Escapes::None, at, sink);
+                // Its escape character may be any.
+                sink.literal(b"\\", true);
+                next
+            }
             b'"' => {
                 self.carry.clear();
                 self.enter(State::Quoted { unicode: true }, at + 1)
@@ -412,11 +424,12 @@ impl Lexer {
         self.enter(State::String(escapes), at + 1)
     }
 
-    fn string(&mut self, text: &[u8], at: usize, escapes: Escapes) -> usize {
+    fn string(&mut self, text: &[u8], at: usize, escapes: Escapes, sink: &mut impl Sink) -> usize {
         let end = after(text, at, |rest| match escapes {
             Escapes::None => memchr::memchr(b'\'', rest),
             Escapes::Backslash => memchr::memchr2(b'\'', b'\\', rest),
         });
+        sink.literal(text.get(at..end).unwrap_or_default(), true);
         match text.get(end) {
             None => end,
             Some(b'\'') => self.enter(State::StringQuote(escapes), end + 1),
@@ -522,9 +535,17 @@ impl Lexer {
         self.enter(State::Dollared { matched: None }, at + 1)
     }
 
-    fn dollared(&mut self, text: &[u8], at: usize, byte: u8, matched: Option<usize>) -> usize {
+    fn dollared(
+        &mut self,
+        text: &[u8],
+        at: usize,
+        byte: u8,
+        matched: Option<usize>,
+        sink: &mut impl Sink,
+    ) -> usize {
         let Some(matched) = matched else {
             let end = after(text, at, |rest| memchr::memchr(b'$', rest));
+            sink.literal(text.get(at..end).unwrap_or_default(), false);
             if end < text.len() {
                 return self.enter(State::Dollared { matched: Some(0) }, end + 1);
             }
@@ -539,6 +560,14 @@ impl Lexer {
             },
             _ => State::Dollared { matched: None },
         };
+        let goes_on =
+            matches!(state, State::Dollared { matched: next } if next != Some(matched + 1));
+        if goes_on {
+            // What looked like the end of it was part of it.
+            sink.literal(b"$", false);
+            sink.literal(tag.get(..matched).unwrap_or_default(), false);
+            sink.literal(&[byte], false);
+        }
         self.enter(state, at + 1)
     }
 }

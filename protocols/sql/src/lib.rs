@@ -1,10 +1,12 @@
 //! SQL lexer and statement classifier: what the proxy must know of a statement.
 //!
-//! The dialect is PostgreSQL's. Nothing here is a wall: what a tenant may do is decided by the
-//! role it has on the server. The classifier answers fast and in our own words, and tells the
-//! pool what a session has come to hold.
+//! The dialect is PostgreSQL's. What a tenant may do is decided by the role it has on the server.
+//! The classifier answers fast and in our own words, and tells the pool what a session has come
+//! to hold. It is a wall only where the server has none: a role may always change its own
+//! password and settings.
 #![forbid(unsafe_code)]
 
+mod block;
 mod carry;
 mod classify;
 mod effects;

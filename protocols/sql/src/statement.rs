@@ -3,6 +3,7 @@
 //! The grammar followed is `src/backend/parser/gram.y` of PostgreSQL 18. Text that the server
 //! refuses to parse has no effects, so the machine need not recognize it as wrong.
 
+use crate::block::BlockScan;
 use crate::keyword::Keyword;
 use crate::lexer::Token;
 use crate::{Effects, StatementKind};
@@ -103,6 +104,8 @@ pub(crate) struct Statement {
     /// `INTO` would make a table.
     selects: bool,
     explain_runs: bool,
+    /// Of the body, if it is a block.
+    block: BlockScan,
 }
 
 impl Statement {
@@ -115,6 +118,7 @@ impl Statement {
             prev: Piece::Nothing,
             selects: false,
             explain_runs: false,
+            block: BlockScan::default(),
         }
     }
 
@@ -137,11 +141,25 @@ impl Statement {
         }
         self.advance(piece);
         self.prev = piece;
+        if self.kind == StatementKind::Do {
+            self.block.end();
+        }
+    }
+
+    /// Takes a piece of the literal that was the last token.
+    pub(crate) fn take_literal(&mut self, piece: &[u8], quoted: bool) {
+        if self.kind == StatementKind::Do {
+            self.block.push(piece, quoted);
+        }
     }
 
     /// What it was, once all tokens are in.
-    pub(crate) fn finish(&self) -> (StatementKind, Effects) {
+    pub(crate) fn finish(&mut self) -> (StatementKind, Effects) {
         let mut effects = self.effects;
+        self.block.end();
+        if self.block.found() {
+            effects |= Effects::DDL;
+        }
         match self.step {
             Step::Create | Step::CreateName | Step::TemporaryDot | Step::Into => {
                 effects |= Effects::DDL;

@@ -372,12 +372,60 @@ pub(crate) fn text() -> impl Strategy<Value = Vec<u8>> {
         b"DEALLOCATE ",
         b"ALL ",
         b"SAVEPOINT ",
+        b"DO ",
+        b"$a$",
+        b"EXECUTE",
     ];
     let part = prop_oneof![
         9 => proptest::sample::select(PARTS).prop_map(<[u8]>::to_vec),
         1 => proptest::collection::vec(any::<u8>(), 0..4),
     ];
     proptest::collection::vec(part, 0..24).prop_map(|parts| parts.concat())
+}
+
+#[test]
+fn blocks_that_may_change_roles_are_ddl() {
+    let none = Effects::NONE;
+    for (text, effects) in [
+        ("DO $$ BEGIN RAISE NOTICE 'x'; END $$", none),
+        (
+            "DO LANGUAGE plpgsql $x$ BEGIN UPDATE a SET b = 1; END $x$",
+            none,
+        ),
+        ("DO 'BEGIN PERFORM f(''x''); END' LANGUAGE plpgsql", none),
+        (
+            "DO $$ BEGIN PERFORM altered, executes, x_alter FROM grants; END $$",
+            none,
+        ),
+        ("DO $$ BEGIN PERFORM '\\d'; END $$", none),
+        (
+            "DO $$ BEGIN ALTER ROLE CURRENT_USER PASSWORD 'x'; END $$",
+            Effects::DDL,
+        ),
+        ("DO $$ BEGIN Alter/**/role a; END $$", Effects::DDL),
+        (
+            "DO $$ BEGIN EXECUTE 'AL' || 'TER ROLE a'; END $$",
+            Effects::DDL,
+        ),
+        ("DO $a$ $b EXECUTE $a $a$", Effects::DDL),
+        ("DO $a$ $EXECUTE x $a$", Effects::DDL),
+        ("DO $exec$ $execute x $exec$", Effects::DDL),
+        ("DO 'BEGIN EXE'\n'CUTE x; END'", Effects::DDL),
+        ("DO 'GRANT'", Effects::DDL),
+        ("DO E'EXE\\143UTE'", Effects::DDL),
+        ("DO '\\'", Effects::DDL),
+        ("DO U&'!0045XECUTE' UESCAPE '!'", Effects::DDL),
+        ("DO LANGUAGE 'plpgsql' $$alter$$", Effects::DDL),
+        ("DO $$revoke$$ LANGUAGE plpgsql", Effects::DDL),
+    ] {
+        check(text, 1, Kind::Do, effects);
+    }
+    check(
+        "SELECT $$ALTER$$; DO $$ $$; SELECT 'EXECUTE'",
+        3,
+        Kind::Select,
+        none,
+    );
 }
 
 proptest! {
