@@ -7,12 +7,12 @@ use protocol_postgres::backend::{
 use protocol_postgres::frame::{self, HEADER_LEN, Header, Peek};
 
 use super::flight::{Failure, Text, record};
-use super::live::{Live, Overflow, Then, Wait};
+use super::live::{Live, Overflow, Skipping, Then, Wait};
 use super::replies::{Deliver, FaultSlot, Owed, Verdict};
 use crate::metrics::ErrorClass;
 use crate::query_log::ErrorCode;
 use crate::reactor::Buf;
-use crate::session::{Context, Ports};
+use crate::session::{Context, Fate, Ports};
 
 /// A server's messages are no longer than this.
 const MAX_BODY: u32 = 0x3fff_ffff;
@@ -81,6 +81,11 @@ impl Live {
             };
             if scanned.is_err() {
                 tracing::error!("a backend sent what nothing asked for");
+                // Nobody else may have it, however idle the session is.
+                if let Some(backend) = self.backend.take() {
+                    ports.cancel(backend.id);
+                    ports.release(backend, Fate::Close);
+                }
                 return self.terminate(cx, ports, &Fault::BackendLost);
             }
         }
@@ -257,9 +262,8 @@ impl Live {
                 return Ok(());
             }
             tag::COPY_IN_RESPONSE => {
-                self.copy_in = true;
                 if let Some(backend) = self.backend.as_mut() {
-                    backend.replies.copy_in_started();
+                    self.copy_in = !backend.replies.copy_in_started();
                 }
             }
             tag::PARSE_COMPLETE => {
@@ -305,7 +309,7 @@ impl Live {
     fn give_own_behind<P: Ports>(&mut self, ports: &mut P, passing: &mut Passing<'_>) {
         let due = self
             .backend
-            .as_ref()
+            .as_mut()
             .is_some_and(|backend| backend.replies.own_is_due());
         if due {
             passing.flush(ports);
@@ -375,7 +379,7 @@ impl Live {
             return;
         }
         self.statements.clear();
-        self.unnamed = super::live::Unnamed::Unknown;
+        self.unnamed = super::live::Unnamed::Absent;
         if let Some(backend) = self.backend.as_mut() {
             backend.prepared.clear();
         }
@@ -456,6 +460,10 @@ impl Live {
             .replies
             .judge(tag::ERROR_RESPONSE, |owed| dropped.push(owed))
             .map_err(|_| Broken)?;
+        if verdict.done && backend.replies.is_empty() {
+            // The Sync has not been sent yet: the server passes over all that comes before it.
+            self.skipping = Skipping::Servers;
+        }
         self.copy_in = false;
         if let Owed::Query { show: false } = verdict.head {
             if let Some(hidden) = self.hidden.as_mut() {

@@ -13,7 +13,7 @@ use protocol_sql::{Classifier, Effects, StatementKind, Summary, classify};
 
 use super::flight::Text;
 use super::incoming::{MAX_WHOLE, Message};
-use super::live::{Live, MAX_NAMES, Overflow, Turn, Unnamed, Wait};
+use super::live::{Live, MAX_NAMES, Overflow, Skipping, Turn, Unnamed, Wait};
 use super::refusal::Refusal;
 use super::replies::Owed;
 use super::statement::Statement;
@@ -86,7 +86,7 @@ impl Live {
     }
 
     fn dispatch<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, message: Message) -> Outcome {
-        if self.skipping && !matches!(message.tag, tag::SYNC | tag::TERMINATE) {
+        if self.skipping != Skipping::No && !matches!(message.tag, tag::SYNC | tag::TERMINATE) {
             self.sink = Sink::Discard;
             self.incoming.stream(message.rest);
             return Ok(Done::Yes);
@@ -203,7 +203,7 @@ impl Live {
         }
         self.note_effects(cx, summary.effects, text);
         // A simple query drops the unnamed statement.
-        self.unnamed = Unnamed::Unknown;
+        self.unnamed = Unnamed::Absent;
         let end = message.bytes.len() - 1;
         let text = Text::Sent(message.bytes.slice(HEADER_LEN..end));
         self.flights.push(text, message.at, cx.now);
@@ -230,7 +230,7 @@ impl Live {
         }
         let mut classifier = Box::new(Classifier::new(&self.lexing));
         classifier.push(message.body());
-        self.unnamed = Unnamed::Unknown;
+        self.unnamed = Unnamed::Absent;
         let text = Text::Sent(message.bytes.slice(HEADER_LEN..LOGGED).detach());
         self.flights.push(text, message.at, cx.now);
         if let Some(backend) = self.backend.as_mut() {
@@ -311,6 +311,13 @@ impl Live {
                 return self.refuse_or_end(cx, ports, &message, &fault);
             }
         }
+        // Whether the backend has it, or a Parse of it fails, is not known before that one is answered.
+        if let (Some(statement), Some(backend)) = (&known, &self.backend)
+            && backend.replies.parsing_in_earlier_batch(statement.id)
+        {
+            self.wait = Wait::Replies;
+            return Ok(Done::Waits(message));
+        }
         self.batch_open = true;
         let one_off =
             known.is_none() && !named && !cx.statements.sighted(parse.query, parse.param_types);
@@ -340,7 +347,6 @@ impl Live {
         }
         if let Some(backend) = self.backend.as_mut() {
             if backend.prepared.touch(statement.id) {
-                // If that Parse fails, this answer would be a lie; to both an error follows at the Bind.
                 backend.replies.push(Owed::ParseHere { named });
             } else {
                 prepare(cx, ports, backend, &statement, true, named);
@@ -375,7 +381,7 @@ impl Live {
         let mut classifier = Box::new(Classifier::new(&self.lexing));
         classifier.push(message.body().get(name.len() + 1..).unwrap_or_default());
         if name.is_empty() {
-            self.unnamed = Unnamed::Unknown;
+            self.unnamed = Unnamed::Large;
         }
         self.batch_open = true;
         self.pin(cx, PinReason::Prepared);
@@ -398,6 +404,11 @@ impl Live {
         let statement = match self.ready(cx, ports, names.statement, len(&message)) {
             Ready::Ours(statement) => Some(statement),
             Ready::Theirs => None,
+            Ready::Missing => {
+                let refusal = Refusal::no_statement(names.statement);
+                self.refuse_with(cx, ports, &message, refusal);
+                return Ok(Done::Yes);
+            }
             Ready::Wait => return Ok(Done::Waits(message)),
             Ready::Refused(fault) => {
                 return self.refuse_or_end(cx, ports, &message, &fault);
@@ -469,6 +480,11 @@ impl Live {
             Kind::Statement => match self.ready(cx, ports, describe.name, len(&message)) {
                 Ready::Ours(statement) => Some(statement),
                 Ready::Theirs => None,
+                Ready::Missing => {
+                    let refusal = Refusal::no_statement(describe.name);
+                    self.refuse_with(cx, ports, &message, refusal);
+                    return Ok(Done::Yes);
+                }
                 Ready::Wait => return Ok(Done::Waits(message)),
                 Ready::Refused(fault) => {
                     return self.refuse_or_end(cx, ports, &message, &fault);
@@ -543,7 +559,7 @@ impl Live {
             Close::decode(message.body()).map_err(|_| violation("invalid Close message"))?;
         let ours = match close.kind {
             Kind::Statement if close.name.is_empty() => {
-                let unnamed = std::mem::replace(&mut self.unnamed, Unnamed::Unknown);
+                let unnamed = std::mem::replace(&mut self.unnamed, Unnamed::Absent);
                 matches!(unnamed, Unnamed::Ours(_))
             }
             Kind::Statement => self.statements.remove(close.name).is_some(),
@@ -575,7 +591,8 @@ impl Live {
     }
 
     fn sync<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, message: Message) -> Outcome {
-        if std::mem::take(&mut self.skipping) || self.backend.is_none() {
+        let skipping = std::mem::replace(&mut self.skipping, Skipping::No);
+        if skipping == Skipping::Ours || self.backend.is_none() {
             let mut out = Vec::with_capacity(6);
             reply::ready_for_query(&mut out, self.transaction);
             ports.copy_client(&out);
@@ -599,8 +616,12 @@ impl Live {
     }
 
     fn copy<P: Ports>(&mut self, ports: &mut P, message: Message) {
-        if message.tag != tag::COPY_DATA {
-            self.copy_in = false;
+        if message.tag != tag::COPY_DATA
+            && !std::mem::take(&mut self.copy_in)
+            && let Some(backend) = self.backend.as_mut()
+            && !backend.replies.is_empty()
+        {
+            backend.replies.push(Owed::CopyEnd);
         }
         // Data that comes after the server has failed the COPY is passed over, as the server does.
         if self.owes() {
@@ -651,12 +672,15 @@ impl Live {
         let statement = if name.is_empty() {
             match &self.unnamed {
                 Unnamed::Ours(statement) => Rc::clone(statement),
-                Unnamed::OnBackend(_) | Unnamed::Unknown => return Ready::Theirs,
+                Unnamed::OnBackend(_) | Unnamed::Large => return Ready::Theirs,
+                Unnamed::Absent => return Ready::Missing,
             }
         } else {
             match self.statements.get(name) {
                 Some(statement) => Rc::clone(statement),
-                None => return Ready::Theirs,
+                // A name of the client's own stands on the backend only if something of the session's made it there.
+                None if self.has_foreign_names() => return Ready::Theirs,
+                None => return Ready::Missing,
             }
         };
         let Some(backend) = self.backend.as_mut() else {
@@ -756,7 +780,7 @@ impl Live {
         if simple {
             reply::ready_for_query(&mut out, self.transaction);
         } else {
-            self.skipping = true;
+            self.skipping = Skipping::Ours;
         }
         ports.copy_client(&out);
     }
@@ -810,7 +834,7 @@ impl Live {
             write::parse(&mut out, b"", POISON, b"")
         };
         debug_assert!(written.is_ok(), "the poison is well formed");
-        self.unnamed = Unnamed::Unknown;
+        self.unnamed = Unnamed::Absent;
         ports.copy_backend(backend.conn, &out);
     }
 }
@@ -828,6 +852,8 @@ enum Ready {
     Ours(Rc<Statement>),
     /// It may, under the client's own name: the server knows.
     Theirs,
+    /// There is none.
+    Missing,
     /// Later.
     Wait,
     /// No statement may be sent.

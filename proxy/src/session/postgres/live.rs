@@ -88,12 +88,25 @@ pub(super) enum Then {
 
 /// A prepared statement without a name.
 pub(super) enum Unnamed {
-    /// There is none, or only the leased backend knows it.
-    Unknown,
+    /// There is none. The leased backend may have one, of another client's.
+    Absent,
+    /// It was too large to be kept: it stands on the backend, which the session keeps.
+    Large,
     /// It stands on the leased backend, unnamed there too.
     OnBackend(Rc<Statement>),
     /// It is one of ours, to be prepared where it is used.
     Ours(Rc<Statement>),
+}
+
+/// Whether messages are passed over after an error in the extended protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Skipping {
+    /// No.
+    No,
+    /// Up to a Sync that we answer: the server has seen nothing of the batch.
+    Ours,
+    /// Up to a Sync that the server waits for: it passes them over as well.
+    Servers,
 }
 
 /// Where the answer to a statement over the row limit stands.
@@ -129,8 +142,8 @@ pub(super) struct Live {
     pub(super) transaction: TransactionStatus,
     /// Messages of the extended protocol were sent since the last Sync.
     pub(super) batch_open: bool,
-    /// An error of ours stands for the server's: everything up to Sync is passed over.
-    pub(super) skipping: bool,
+    /// After an error, everything up to Sync is passed over.
+    pub(super) skipping: Skipping,
     /// The server takes COPY data.
     pub(super) copy_in: bool,
     pub(super) overflow: Overflow,
@@ -203,7 +216,7 @@ impl Live {
             hidden: None,
             transaction: TransactionStatus::Idle,
             batch_open: false,
-            skipping: false,
+            skipping: Skipping::No,
             copy_in: false,
             overflow: Overflow::No,
             flights: Flights::default(),
@@ -211,7 +224,7 @@ impl Live {
             refusals: VecDeque::new(),
             next_slot: 0,
             statements: AHashMap::new(),
-            unnamed: Unnamed::Unknown,
+            unnamed: Unnamed::Absent,
             unconfirmed: VecDeque::new(),
             last_parsed: None,
             sink: Sink::Discard,
@@ -732,6 +745,11 @@ impl Live {
         }
     }
 
+    /// Whether the backend may have statements that only it knows by the names that the client uses.
+    pub(super) const fn has_foreign_names(&self) -> bool {
+        self.pins.has(PinReason::Prepared)
+    }
+
     /// Keeps the backend for that reason; whether the reason is new.
     pub(super) fn pin(&mut self, cx: &Context, reason: PinReason) -> bool {
         let new = self.pins.add(reason);
@@ -861,9 +879,9 @@ impl Live {
 
     /// An unnamed statement that stood on the backend is prepared under a name of ours when it is used again.
     fn unnamed_leaves_backend(&mut self) {
-        self.unnamed = match std::mem::replace(&mut self.unnamed, Unnamed::Unknown) {
-            Unnamed::OnBackend(statement) | Unnamed::Ours(statement) => Unnamed::Ours(statement),
-            Unnamed::Unknown => Unnamed::Unknown,
+        self.unnamed = match std::mem::replace(&mut self.unnamed, Unnamed::Absent) {
+            Unnamed::OnBackend(statement) => Unnamed::Ours(statement),
+            other => other,
         };
     }
 

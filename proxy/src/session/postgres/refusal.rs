@@ -42,6 +42,22 @@ impl Refusal {
             fatal: false,
         }
     }
+
+    /// PostgreSQL's own error for a statement that is not there.
+    pub(super) fn no_statement(name: &[u8]) -> Self {
+        let text = if name.is_empty() {
+            "unnamed prepared statement does not exist".to_owned()
+        } else {
+            let name = String::from_utf8_lossy(name);
+            format!("prepared statement \"{name}\" does not exist")
+        };
+        Self {
+            message: encode(Severity::Error, "26000", &text),
+            code: "26000",
+            class: ErrorClass::Statement,
+            fatal: false,
+        }
+    }
 }
 
 pub(super) fn encode(severity: Severity, code: &str, message: &str) -> Vec<u8> {

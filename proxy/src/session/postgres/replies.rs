@@ -58,6 +58,9 @@ pub(crate) enum Owed {
         /// Whether the client sent it.
         show: bool,
     },
+    /// Nothing: the client has ended its COPY data before it knew whether the server takes any. A `Sync` before this mark is
+    /// passed over by a server that does.
+    CopyEnd,
     /// An error, provoked by us in place of a refused `Parse`; ours is shown instead.
     Poison(FaultSlot),
     /// An error, then `ReadyForQuery`: provoked by us in place of a refused `Query`.
@@ -119,7 +122,7 @@ impl Replies {
 
     /// Whether nothing is owed.
     pub(crate) fn is_empty(&self) -> bool {
-        self.owed.is_empty()
+        self.owed.iter().all(|owed| *owed == Owed::CopyEnd)
     }
 
     /// How many are owed, for the bound on pipelines.
@@ -139,6 +142,7 @@ impl Replies {
 
     /// A reply of ours whose turn has come. Ask until `None` after each push and each judgement.
     pub(crate) fn own(&mut self) -> Option<Own> {
+        self.skip_marks();
         let own = match self.owed.front()? {
             Owed::ParseHere { named } => Own::ParseComplete { named: *named },
             Owed::CloseHere => Own::CloseComplete,
@@ -150,7 +154,8 @@ impl Replies {
 
     /// Whether a reply of ours is due.
     #[inline]
-    pub(crate) fn own_is_due(&self) -> bool {
+    pub(crate) fn own_is_due(&mut self) -> bool {
+        self.skip_marks();
         matches!(
             self.owed.front(),
             Some(Owed::ParseHere { .. } | Owed::CloseHere)
@@ -168,6 +173,7 @@ impl Replies {
         tag: u8,
         dropped: impl FnMut(Owed),
     ) -> Result<Verdict, Unexpected> {
+        self.skip_marks();
         let head = *self.owed.front().ok_or(Unexpected { tag })?;
         if tag == b'E' {
             return Ok(self.error(head, dropped));
@@ -183,10 +189,23 @@ impl Replies {
         })
     }
 
-    /// The server has begun to take COPY data: it ignores the `Sync`s that were sent behind that statement.
-    pub(crate) fn copy_in_started(&mut self) {
+    /// The server has begun to take COPY data: it ignores the `Sync`s that were sent behind that statement and before the
+    /// data's end. Whether that end has been sent already.
+    pub(crate) fn copy_in_started(&mut self) -> bool {
         while matches!(self.owed.get(1), Some(Owed::Sync)) {
             self.owed.remove(1);
+        }
+        let ended = self.owed.get(1) == Some(&Owed::CopyEnd);
+        if ended {
+            self.owed.remove(1);
+        }
+        ended
+    }
+
+    /// Marks that mattered to nobody: the server took no COPY data.
+    fn skip_marks(&mut self) {
+        while self.owed.front() == Some(&Owed::CopyEnd) {
+            self.owed.pop_front();
         }
     }
 

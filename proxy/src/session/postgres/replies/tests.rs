@@ -168,6 +168,29 @@ fn a_sync_that_the_server_reads_as_copy_data_is_not_owed() {
     assert!(replies.is_empty());
 }
 
+/// A client that does not wait for the server's word has ended its data already when that comes.
+#[test]
+fn a_sync_behind_the_end_of_copy_data_is_owed() {
+    let mut replies = owing(&[
+        Owed::Execute,
+        Owed::Sync,
+        Owed::CopyEnd,
+        Owed::Sync,
+        Owed::Bind,
+    ]);
+    replies.judge(b'G', |_| ()).unwrap();
+    assert!(replies.copy_in_started(), "the data has ended");
+    replies.judge(b'C', |_| ()).unwrap();
+    assert_eq!(replies.judge(b'Z', |_| ()).unwrap().head, Owed::Sync);
+    assert_eq!(replies.judge(b'2', |_| ()).unwrap().head, Owed::Bind);
+    // Where the COPY fails at once, the mark means nothing.
+    let mut replies = owing(&[Owed::Query { show: true }, Owed::CopyEnd, Owed::Sync]);
+    replies.judge(b'E', |_| ()).unwrap();
+    replies.judge(b'Z', |_| ()).unwrap();
+    assert_eq!(replies.judge(b'Z', |_| ()).unwrap().head, Owed::Sync);
+    assert!(owing(&[Owed::CopyEnd]).is_empty());
+}
+
 #[test]
 fn several_syncs_in_flight_stay_apart() {
     let batch = [Owed::Bind, Owed::Execute, Owed::Sync];
