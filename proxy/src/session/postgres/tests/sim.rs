@@ -231,6 +231,7 @@ impl Sim {
             shared: Arc::new(Shared {
                 snapshot: SnapshotCell::new(Snapshot::default()),
                 gates: Arc::new(Gates::new(|_| ())),
+                guard: None,
                 mock_secret: [0; 32],
             }),
             statements: Statements::new(),
