@@ -106,7 +106,12 @@ impl QueryLog {
             closing: AtomicBool::new(false),
             lost: AtomicU64::new(0),
         });
-        let journal = shared.begin(&mut lock(&shared.state))?;
+        let mut state = lock(&shared.state);
+        let journal = shared.begin(&mut state)?;
+        // What has left the disk need not be remembered, now that the kept counts are without it.
+        let on_disk = |id| state.segments.iter().any(|it| it.has(id));
+        lock(&shared.forgotten).retain(on_disk)?;
+        drop(state);
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             thread::Builder::new().name(name.into()).spawn(run)
         };

@@ -26,7 +26,7 @@ pub(super) struct Recovered {
 pub(super) fn read(config: &QueryLogConfig) -> io::Result<Recovered> {
     let folder = &config.folder;
     fs::create_dir_all(folder)?;
-    let mut forgotten = Forgotten::load(folder)?;
+    let forgotten = Forgotten::load(folder)?;
     let kept = Kept::load(folder)?;
     let segments = Segment::open_all(folder)?;
     let crashed = kept.as_ref().is_some_and(|it| !it.closed);
@@ -42,9 +42,6 @@ pub(super) fn read(config: &QueryLogConfig) -> io::Result<Recovered> {
     if gathered.is_empty() {
         gathered = Gathered::from(micros(SystemTime::now()), sealed);
     }
-    forgotten.retain(|id| {
-        segments.iter().any(|it| it.has(id)) || gathered.entries.iter().any(|it| it.database == id)
-    })?;
     kept.totals.retain(|id, _| !forgotten.contains(*id));
     gathered
         .entries

@@ -463,6 +463,10 @@ fn what_is_forgotten_is_not_shown_and_leaves_the_disk() {
     drop(log);
     assert!(!contains(&bytes_on_disk(folder.path()), b"ephemeral"));
     assert!(contains(&bytes_on_disk(folder.path()), b"durable"));
+    let list = |folder: &Path| fs::metadata(folder.join("forgotten")).unwrap().len();
+    let before = list(folder.path());
+    check(&open(folder.path()));
+    assert!(list(folder.path()) < before, "ids are never used again");
     check(&open(folder.path()));
 }
 
