@@ -105,10 +105,12 @@ fn machine() -> Result<String> {
         .unwrap_or("unknown processor".into());
     let memory =
         first_value(&fs::read_to_string("/proc/meminfo")?, "MemTotal").context("no MemTotal")?;
-    Ok(format!(
-        "{} × {model}, {memory} memory",
-        available_parallelism()?
-    ))
+    // Not `available_parallelism`: this program has given the proxies' processors away.
+    let processors = fs::read_to_string("/proc/cpuinfo")?
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
+    Ok(format!("{processors} × {model}, {memory} memory"))
 }
 
 /// The value behind the first `name :` of a file in /proc.

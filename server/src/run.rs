@@ -15,7 +15,7 @@ use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use control_store::guard::Guard;
-use control_store::{Engine, Sealer, Store};
+use control_store::{DatabaseId, Engine, Sealer, Store};
 use engines::DatabaseEngine;
 use engines::postgres::PostgresEngine;
 use engines::provisioner::local::LocalProvisioner;
@@ -136,6 +136,7 @@ async fn serve(
             data.join("query-log").display()
         )
     })?;
+    query_log.set_retention(retention(&store, config));
     let internal_socket = internal_socket(data)?;
     let guard = Arc::new(Guard::open(&store, config.ip_limit)?);
     let proxy = Arc::new(
@@ -262,6 +263,29 @@ async fn open_store(data: &Path) -> Result<Arc<Store>> {
         Store::open(&file, sealer)
     });
     Ok(Arc::new(opened.await??))
+}
+
+/// How long a database's entries are kept: as its project's tier says, and no longer than the log is configured to.
+fn retention(
+    store: &Arc<Store>,
+    config: &Config,
+) -> impl Fn(DatabaseId) -> Duration + Send + Sync + 'static {
+    let (store, tiers, most) = (
+        Arc::clone(store),
+        config.tiers.clone(),
+        config.log_retention,
+    );
+    move |database| {
+        let snapshot = store.snapshot().load();
+        let project = snapshot.databases.get(&database).map(|it| &it.project);
+        let tier = project
+            .and_then(|project| store.account_of(project).ok())
+            .and_then(|(_, tier)| tiers.get(&tier));
+        tier.map_or(most, |tier| {
+            let days = u64::from(tier.log_retention_days);
+            most.min(Duration::from_secs(days * 24 * 3600))
+        })
+    }
 }
 
 /// The folder is closed to others: who can enter it is the operator.
