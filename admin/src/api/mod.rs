@@ -9,6 +9,7 @@ mod dedicated;
 mod deployments;
 mod docs;
 pub mod envelope;
+mod import;
 mod input;
 mod keys;
 mod limits;
@@ -99,6 +100,7 @@ fn documented_routes() -> (Router<AppState>, serde_json::Value) {
         .merge(projects::routes())
         .merge(keys::routes())
         .merge(workspaces::routes())
+        .merge(import::routes())
         .merge(queries::routes())
         .merge(blueprints::routes())
         .merge(tenants::routes())

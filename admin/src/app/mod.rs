@@ -3,5 +3,6 @@
 pub mod connect;
 pub mod failure;
 pub mod revert;
+pub mod schema;
 pub mod settings;
 pub mod work;

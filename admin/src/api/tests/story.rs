@@ -12,7 +12,7 @@ fn script(sql: &str) -> Vec<u8> {
     match sql {
         "BEGIN" | "COMMIT" => done(sql),
         "boom" => error("42601", "syntax error at or near \"boom\""),
-        "forbidden" => error("42501", "permission denied for table users"),
+        sql if sql.contains("forbidden") => error("42501", "permission denied for table users"),
         "CREATE TABLE t ()" => error("42501", DDL_REFUSED),
         "INSERT" => done("INSERT 0 2"),
         "two" => [done("INSERT 0 2"), row(&["id"], &["7"])].concat(),
@@ -537,4 +537,67 @@ async fn settings_are_changed_in_part() {
         )
         .await;
     assert_eq!(refused.status, 400);
+}
+
+#[tokio::test]
+async fn schemas_are_imported_and_what_is_there_is_skipped() {
+    let world = World::new().with_proxy(script);
+    let (_, key) = shop(&world, &[]).await;
+    let import = async |body: serde_json::Value| {
+        world
+            .post("/workspaces/shop/schema", &key, &body.to_string())
+            .await
+    };
+    // The workspace has a table `users`.
+    let blog = import(json!({ "source": "template", "template": "blog" })).await;
+    assert_eq!(blog.status, 200, "{}", blog.text);
+    assert_eq!(blog.json["skipped"], json!(["users"]));
+    assert_eq!(
+        blog.json["created"],
+        json!(["categories", "posts", "tags", "post_tags", "comments"])
+    );
+    assert_eq!(
+        blog.json["details"]["statements_skipped"], 2,
+        "the table and its index"
+    );
+    let broken = import(json!({ "source": "json", "tables": [
+        { "name": "t", "columns": [{ "name": "a", "type": "forbidden" }], "indexes": [{ "name": "i", "columns": ["a"] }] }
+    ] }))
+    .await;
+    assert_eq!(
+        broken.json["errors"],
+        json!(["t: permission denied for table users"]),
+        "{}",
+        broken.text
+    );
+    assert_eq!(broken.json["details"]["statements_failed"], 1);
+    assert_eq!(broken.json["details"]["statements_skipped"], 1);
+    for (body, status, names) in [
+        (json!({ "source": "template" }), 400, "template"),
+        (
+            json!({ "source": "template", "template": "zoo" }),
+            400,
+            "fintech",
+        ),
+        (json!({ "source": "json" }), 400, "tables"),
+        (
+            json!({ "source": "json", "template": "blog" }),
+            400,
+            "template",
+        ),
+        (json!({ "source": "moon" }), 400, "source"),
+        (
+            json!({ "source": "url", "url": "http://example.com" }),
+            409,
+            "not available yet",
+        ),
+    ] {
+        let answer = import(body.clone()).await;
+        assert_eq!(answer.status, status, "{body}");
+        assert!(
+            answer.json["error"].as_str().unwrap().contains(names),
+            "{}",
+            answer.text
+        );
+    }
 }
