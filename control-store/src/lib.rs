@@ -5,6 +5,7 @@
 //! face translates, and the traits of the query log.
 
 pub mod accounts;
+pub mod answers;
 pub mod audit;
 pub mod bans;
 pub mod databases;

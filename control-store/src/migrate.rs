@@ -6,7 +6,10 @@ use crate::error::StoreError;
 
 /// Each entry brings the schema from the version before it to the next; the first makes version 1. An entry that was
 /// released never changes.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_first.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_first.sql"),
+    include_str!("../migrations/0002_answers.sql"),
+];
 
 /// Applies what is missing, each migration in a transaction of its own.
 ///

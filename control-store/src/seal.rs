@@ -28,6 +28,8 @@ pub enum Purpose {
     NativeRoles,
     /// The administrator's password of a server.
     ServerPassword,
+    /// An answer of the API, which may show secrets.
+    Answer,
     /// Proves that the key belongs to the store.
     Check,
 }
@@ -39,6 +41,7 @@ impl Purpose {
             Self::ProxyPassword => "proxy-password",
             Self::NativeRoles => "native-roles",
             Self::ServerPassword => "server-password",
+            Self::Answer => "answer",
             Self::Check => "check",
         }
     }

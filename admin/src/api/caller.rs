@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use control_store::accounts::AccountId;
@@ -12,7 +13,7 @@ use control_store::secret::{Secret, api_key_hash};
 use control_store::snapshot::{Key, Scope};
 
 use super::config::Tier;
-use super::state::AppState;
+use super::state::{AppState, Shared};
 use crate::app::failure::{Failure, Outcome};
 
 /// Whoever sent a valid API key.
@@ -22,29 +23,25 @@ pub(super) struct Caller {
     pub(super) tier: Tier,
 }
 
+/// The key that a request names.
+pub(super) fn find_key(headers: &HeaderMap, state: &Shared) -> Outcome<Arc<Key>> {
+    let header = headers.get(AUTHORIZATION).ok_or(Failure::AuthRequired)?;
+    let text = header.to_str().map_err(|_| Failure::BadKey)?.trim();
+    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(Failure::BadKey);
+    }
+    // Looked up by hash: how long it takes tells nothing of the key.
+    let hash = api_key_hash(token.trim());
+    let snapshot = state.store.snapshot().load();
+    snapshot.api_keys.get(&hash).cloned().ok_or(Failure::BadKey)
+}
+
 impl FromRequestParts<AppState> for Caller {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Outcome<Self> {
-        let header = parts
-            .headers
-            .get(AUTHORIZATION)
-            .ok_or(Failure::AuthRequired)?;
-        let text = header.to_str().map_err(|_| Failure::BadKey)?.trim();
-        let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(Failure::BadKey);
-        }
-        // Looked up by hash: how long it takes tells nothing of the key.
-        let hash = api_key_hash(token.trim());
-        let key = state
-            .store
-            .snapshot()
-            .load()
-            .api_keys
-            .get(&hash)
-            .cloned()
-            .ok_or(Failure::BadKey)?;
+        let key = find_key(&parts.headers, state)?;
         let owner = state.owner(&key.project).await?;
         state
             .limits

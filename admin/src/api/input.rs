@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use axum::body::to_bytes;
+use axum::body::{Bytes, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
@@ -18,19 +18,22 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Body<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Failure> {
-        let limit = state.config.body_limit;
-        let declared = request
-            .headers()
-            .get(axum::http::header::CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-        if declared.is_some_and(|bytes| bytes > limit) {
-            return Err(Failure::BodyTooLarge(limit));
-        }
-        let bytes = to_bytes(request.into_body(), limit)
-            .await
-            .map_err(|error| body_error(&error, limit))?;
-        parse(&bytes).map(Self)
+        parse(&read(request, state.config.body_limit).await?).map(Self)
     }
+}
+
+/// A body in full, if it is within the limit.
+pub(super) async fn read(request: Request, limit: usize) -> Result<Bytes, Failure> {
+    let declared = request
+        .headers()
+        .get(axum::http::header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|bytes| bytes > limit) {
+        return Err(Failure::BodyTooLarge(limit));
+    }
+    to_bytes(request.into_body(), limit)
+        .await
+        .map_err(|error| body_error(&error, limit))
 }
 
 fn body_error(error: &axum::Error, limit: usize) -> Failure {

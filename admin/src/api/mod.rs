@@ -9,6 +9,7 @@ mod dedicated;
 mod deployments;
 mod docs;
 pub mod envelope;
+mod idempotency;
 mod import;
 mod input;
 mod keys;
@@ -78,6 +79,11 @@ impl Api {
             .route_layer(axum::middleware::from_fn_with_state(
                 Arc::clone(&state),
                 audit::note,
+            ))
+            // Outside of it: an answer that is given again is no change.
+            .route_layer(axum::middleware::from_fn_with_state(
+                Arc::clone(&state),
+                idempotency::once,
             ))
             .fallback(unknown_path)
             .method_not_allowed_fallback(async || Failure::MethodNotAllowed)

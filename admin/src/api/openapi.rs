@@ -44,6 +44,9 @@ const PUBLIC: [&str; 8] = [
 const BARE: [&str; 2] = ["/openapi.json", "/docs"];
 const REQUEST_ID: &str = "An id of your own for this request; the answer and our log repeat it.";
 
+const IDEMPOTENCY_KEY: &str =
+    "The same key with the same request gets the same answer, for a day; with another request 409.";
+
 /// Completes the document: security, the envelope around each answer, and the failures that any request may meet.
 pub(super) fn complete(document: utoipa::openapi::OpenApi) -> Value {
     let mut document = serde_json::to_value(document).unwrap_or_else(|_| json!({}));
@@ -122,6 +125,12 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
         }
     }
     let mut parameters = parameters;
+    if method == "post" {
+        parameters.push(json!({
+            "name": "idempotency-key", "in": "header", "required": false, "description": IDEMPOTENCY_KEY,
+            "schema": { "type": "string", "maxLength": 255 }
+        }));
+    }
     parameters.push(json!({
         "name": "x-request-id", "in": "header", "required": false, "description": REQUEST_ID,
         "schema": { "type": "string", "maxLength": 128 }

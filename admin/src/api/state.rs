@@ -10,6 +10,7 @@ use control_store::logs::QueryLogReader;
 use control_store::{Store, StoreError, TrafficControl};
 
 use super::config::{ApiConfig, Tier};
+use super::idempotency::Running;
 use super::limits::Limits;
 use crate::app::failure::{Failure, Outcome};
 use crate::app::work::Work;
@@ -27,6 +28,7 @@ pub(super) struct Shared {
     pub(super) guard: Arc<Guard>,
     pub(super) openapi: Arc<str>,
     pub(super) docs: Arc<str>,
+    pub(super) running: Running,
     owners: RwLock<HashMap<ProjectId, Owner>>,
 }
 
@@ -57,6 +59,7 @@ impl Shared {
             guard,
             openapi: pages.0,
             docs: pages.1,
+            running: Running::default(),
             owners: RwLock::default(),
         }
     }

@@ -323,3 +323,32 @@ async fn changes_are_audited_and_passwords_cannot_be_guessed_fast() {
         (429, &"300".parse().unwrap())
     );
 }
+
+#[tokio::test]
+async fn the_same_request_under_one_key_gets_the_same_answer() {
+    let world = World::new();
+    let (_, key) = world.signed_up("ann@example.com").await;
+    let send = async |name: &str, body: &str| {
+        let request = Request::post("/projects")
+            .header("authorization", format!("Bearer {key}"))
+            .header("idempotency-key", name)
+            .body(Body::from(body.to_owned()))
+            .unwrap();
+        world.send(request).await
+    };
+    let first = send("one", r#"{"name":"Shop"}"#).await;
+    let again = send("one", r#"{"name":"Shop"}"#).await;
+    assert_eq!((first.status.as_u16(), &first.text), (201, &again.text));
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+    assert_eq!(again.headers["content-type"], "application/json");
+    let other = send("one", r#"{"name":"Blog"}"#).await;
+    assert_eq!(
+        (other.status.as_u16(), &other.json["code"]),
+        (409, &json!("conflict"))
+    );
+    assert_ne!(send("two", r#"{"name":"Shop"}"#).await.text, first.text);
+    assert_eq!(send(&"x".repeat(256), "{}").await.status, 400);
+    assert_eq!(world.get("/projects", &key).await.json["count"], 3);
+    let refused = send("bad", "{").await;
+    assert_eq!(refused.text, send("bad", "{").await.text);
+}
