@@ -166,7 +166,6 @@ impl Connection {
         loop {
             let (tag, body) = match self.message().await {
                 Ok(message) => message,
-                // A fatal error is followed by the end of the connection.
                 Err(lost) => return Err(answer.error.map_or(lost, refusal)),
             };
             match tag {
@@ -176,6 +175,10 @@ impl Connection {
                     return Err(Failure::bad(
                         "COPY TO STDOUT is not possible by REST: use SELECT, or a driver",
                     ));
+                }
+                // Nothing follows but the end of the connection.
+                tag::ERROR_RESPONSE if is_fatal(&self.input[body.clone()]) => {
+                    return Err(refusal(engine_error(&self.input[body])?));
                 }
                 tag => answer.take(tag, &self.input[body], budget)?,
             }
@@ -255,6 +258,13 @@ impl Answer {
         self.columns.clear();
         self.done.push(result);
     }
+}
+
+fn is_fatal(body: &[u8]) -> bool {
+    let severity = ErrorFields::decode(body)
+        .ok()
+        .and_then(|it| it.get(field::SEVERITY_FIXED).or(it.get(field::SEVERITY)));
+    matches!(severity, Some(b"FATAL" | b"PANIC"))
 }
 
 fn engine_error(body: &[u8]) -> Outcome<EngineError> {

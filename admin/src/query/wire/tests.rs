@@ -19,7 +19,11 @@ fn ready() -> Vec<u8> {
 }
 
 fn error(code: &str, text: &str) -> Vec<u8> {
-    let body = format!("SERROR\0C{code}\0M{text}\0P15\0HTry\0\0");
+    error_of("ERROR", code, text)
+}
+
+fn error_of(severity: &str, code: &str, text: &str) -> Vec<u8> {
+    let body = format!("S{severity}\0C{code}\0M{text}\0P15\0HTry\0\0");
     message(tag::ERROR_RESPONSE, body.as_bytes())
 }
 
@@ -94,8 +98,9 @@ async fn an_error_carries_code_and_position() {
 }
 
 #[tokio::test]
-async fn a_fatal_error_is_told_even_if_the_connection_ends() {
-    let Err(Failure::Engine(found)) = ask(error("54000", "too many rows"), 100).await else {
+async fn a_fatal_error_is_told_though_the_connection_ends_without_a_word() {
+    let Err(Failure::Engine(found)) = ask(error_of("FATAL", "54000", "too many rows"), 100).await
+    else {
         panic!("an error of the engine")
     };
     assert_eq!(found.code, "54000");
