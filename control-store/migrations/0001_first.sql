@@ -177,7 +177,7 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_by_status ON jobs (status);
 
 CREATE TABLE job_log (
-    job INTEGER NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+    job INTEGER NOT NULL REFERENCES jobs (id),
     seq INTEGER NOT NULL,
     step TEXT NOT NULL,
     event TEXT NOT NULL,
@@ -186,6 +186,10 @@ CREATE TABLE job_log (
     PRIMARY KEY (job, seq)
 ) STRICT, WITHOUT ROWID;
 CREATE TRIGGER job_log_is_append_only BEFORE UPDATE ON job_log
+BEGIN
+    SELECT RAISE(ABORT, 'the job log is append-only');
+END;
+CREATE TRIGGER job_log_is_not_thinned BEFORE DELETE ON job_log
 BEGIN
     SELECT RAISE(ABORT, 'the job log is append-only');
 END;

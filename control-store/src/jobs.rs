@@ -4,6 +4,8 @@
 
 use thiserror::Error;
 
+pub use crate::job_log::{JobId, JobInfo, JobStatus, StepInfo};
+
 /// The state of one step of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Step {
@@ -39,6 +41,32 @@ pub enum Event {
     UndoFinished,
     /// It could not be undone.
     UndoFailed,
+}
+
+impl Event {
+    const ALL: [Self; 6] = [
+        Self::Started,
+        Self::Succeeded,
+        Self::Failed,
+        Self::UndoStarted,
+        Self::UndoFinished,
+        Self::UndoFailed,
+    ];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::UndoStarted => "undo_started",
+            Self::UndoFinished => "undo_finished",
+            Self::UndoFailed => "undo_failed",
+        }
+    }
+
+    pub(crate) fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.name() == word)
+    }
 }
 
 /// An event that does not follow from the state it met.

@@ -14,6 +14,7 @@ pub mod error;
 pub mod fault;
 pub mod guard;
 pub mod ids;
+mod job_log;
 pub mod jobs;
 pub mod keys;
 pub mod logs;

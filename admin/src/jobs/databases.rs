@@ -15,18 +15,17 @@ use crate::app::failure::{Failure, Outcome};
 /// How long connections to a database that is removed may take to end.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The pauses before a removal that failed is tried again; they double.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(300);
+
 impl Jobs {
     /// Makes the physical database that a row stands for.
     pub(super) async fn make_database(&self, id: DatabaseId) -> Outcome<()> {
         let _turn = self.lock(id).await;
         let (info, roles, usage) = self.row(id).await?;
         if info.state != DatabaseState::Provisioning {
-            return Err(StoreError::WrongState {
-                what: Entity::Database,
-                name: info.name,
-                state: info.state.name(),
-            }
-            .into());
+            return Err(wrong_state(info));
         }
         let server = self.access(info.server)?;
         let spec = DatabaseSpec {
@@ -40,20 +39,36 @@ impl Jobs {
             .map_err(failure)
     }
 
-    /// Removes databases that are marked so. All are tried; gives the first error.
+    /// Removes databases that are marked so. All are tried; gives the first error. What fails is tried again later.
     pub(super) async fn remove_databases(&self, ids: &[DatabaseId]) -> Outcome<()> {
         let mut outcome = Ok(());
         for id in ids {
             let removed = self.remove_database(*id).await;
             if let Err(error) = &removed {
-                tracing::error!(?error, database = %id, "a database could not be removed; the next start tries again");
+                tracing::warn!(?error, database = %id, "a database could not be removed; it is tried again");
+                self.remove_later(*id);
             }
             outcome = outcome.and(removed);
         }
         outcome
     }
 
-    /// Takes back what was made so far. Should that fail, the next start does it.
+    fn remove_later(&self, id: DatabaseId) {
+        let jobs = self.clone();
+        tokio::spawn(async move {
+            let mut pause = FIRST_RETRY;
+            loop {
+                tokio::time::sleep(pause).await;
+                match jobs.remove_database(id).await {
+                    Ok(()) => return,
+                    Err(error) => tracing::warn!(?error, database = %id, "it could not be removed"),
+                }
+                pause = (pause * 2).min(LAST_RETRY);
+            }
+        });
+    }
+
+    /// Takes back what was made so far. Should that fail, it is tried again, here and at the next start.
     pub(super) async fn undo(&self, ids: &[DatabaseId]) {
         let all = ids.to_vec();
         let marked = self.store(move |store| store.retire_databases(&all)).await;
@@ -75,6 +90,9 @@ impl Jobs {
             Err(Failure::Store(StoreError::NotFound { .. })) => return Ok(()),
             found => found?,
         };
+        if info.state != DatabaseState::Removing {
+            return Err(wrong_state(info));
+        }
         self.refresh(id);
         self.kill(id).await;
         let server = self.access(info.server)?;
@@ -122,8 +140,8 @@ impl Jobs {
         Ok((info, routed.native_roles.clone(), usage))
     }
 
-    /// Removes what an interrupted life has left half made or half removed. What cannot be removed waits for the next start
-    /// and keeps nothing else from working.
+    /// Removes what an interrupted life has left half made or half removed. What cannot be removed now keeps nothing else
+    /// from working.
     pub(super) async fn remove_unfinished(&self) -> Outcome<()> {
         let unfinished = self.store(|store| store.unfinished_databases()).await?;
         for database in &unfinished {
@@ -137,4 +155,13 @@ impl Jobs {
         self.undo(&ids).await;
         Ok(())
     }
+}
+
+fn wrong_state(database: DatabaseInfo) -> Failure {
+    StoreError::WrongState {
+        what: Entity::Database,
+        state: database.state.name(),
+        name: database.name,
+    }
+    .into()
 }

@@ -265,6 +265,31 @@ fn a_server_that_fails_anywhere_leaves_a_whole() {
     }
 }
 
+/// A removal that failed is not forgotten until the next start.
+#[test]
+fn a_removal_that_fails_is_tried_again() {
+    let (legacy, project) = beginning();
+    let life = Life::begin(legacy);
+    life.world.state().plan = Some(Plan {
+        mishap: Mishap::Fail,
+        at: 1,
+        after: false,
+    });
+    let refused = life.run(life.jobs.delete_tenant(&project, "acme", true));
+    assert!(matches!(refused, Some(Err(Failure::Internal(_)))));
+    life.done(async {
+        let mut turns = 0;
+        while !life.store.unfinished_databases().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            turns += 1;
+            assert!(turns < 3_000, "it is not tried again");
+        }
+        Ok(())
+    });
+    check_whole(&life, &project, "after the second try");
+    assert!(life.store.tenant(&project, "acme").is_err());
+}
+
 /// A tenant whose making fails is gone at once, not only at the next start.
 #[test]
 fn a_tenant_that_cannot_get_its_schema_is_not_made() {

@@ -429,12 +429,13 @@ impl Life {
 
     /// Ends as by `kill -9`: nothing is said to anybody.
     pub(super) fn end(self) -> Legacy {
+        // What the store is just writing is waited for, so that its files are copied at one moment.
+        self.runtime.shutdown_timeout(Duration::from_secs(60));
         let folder = copy(self.folder.path());
         let mut state = self.world.state().clone();
         state.plan = None;
         state.effects = 0;
         state.applying = 0;
-        self.runtime.shutdown_background();
         Legacy { state, folder }
     }
 
