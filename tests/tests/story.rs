@@ -75,6 +75,34 @@ fn a_newcomer_gets_there() -> Result<()> {
     Ok(())
 }
 
+/// The first example is pasted as it is printed.
+#[test]
+fn the_printed_example_works_as_it_stands() -> Result<()> {
+    let product = Product::start(&[])?;
+    let log = product.log();
+    let (_, example) = log.split_once("\n# An account").context("no example")?;
+    let script = format!("set -e -o pipefail\n# An account{example}");
+    // The refused statement fails, as it should.
+    let script = script.replace("'DROP TABLE products'", "'DROP TABLE products' || true");
+    let out = std::process::Command::new("bash")
+        .arg("-c")
+        .arg(script)
+        .output()?;
+    let told =
+        String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{told}");
+    for expected in [
+        "CREATE TABLE",
+        "anvil",
+        "numeric(12,2)",
+        DDL_REFUSED,
+        "\"logs\":[{",
+    ] {
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
+    Ok(())
+}
+
 #[test]
 fn everything_is_there_after_a_stop_and_after_a_crash() -> Result<()> {
     let mut product = Product::start(&[])?;
