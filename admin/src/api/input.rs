@@ -143,7 +143,7 @@ impl Params {
     /// A whole number within bounds.
     pub(super) fn number<T>(&mut self, name: &str, min: T, max: T) -> Result<Option<T>, Failure>
     where
-        T: FromStr + PartialOrd + std::fmt::Display,
+        T: Copy + FromStr + PartialOrd + std::fmt::Display,
     {
         let Some(text) = self.0.remove(name) else {
             return Ok(None);

@@ -46,11 +46,10 @@ pub fn subject(statement: &str) -> Option<String> {
         rest.if_clause(false);
         return rest.name();
     }
-    let column = tokens.iter().rev().find_map(|token| match token {
+    tokens.iter().rev().find_map(|token| match token {
         Token::Word(word) => Some((*word).to_owned()),
         Token::Symbol(_) => None,
-    });
-    column
+    })
 }
 
 fn create(rest: &mut Tokens<'_>) -> Option<String> {

@@ -113,7 +113,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn check(engine: Engine, given: Value, expected: Result<Value, &str>) {
+    fn check(engine: Engine, given: &Value, expected: Result<Value, &str>) {
         let mut settings = WorkspaceSettings::default_of(engine);
         match (change(&mut settings, given.as_object().unwrap()), expected) {
             (Ok(()), Ok(expected)) => assert_eq!(to_json(&settings), expected),
@@ -126,38 +126,38 @@ mod tests {
     fn partial_changes_and_refusals() {
         check(
             Engine::Postgres,
-            json!({ "max_connections": 10 }),
+            &json!({ "max_connections": 10 }),
             Ok(
                 json!({ "query_timeout_ms": 30000, "max_rows_per_query": 10000, "max_connections": 10 }),
             ),
         );
         check(
             Engine::Postgres,
-            json!({ "max_connections": 0 }),
+            &json!({ "max_connections": 0 }),
             Err("Field 'max_connections' must be a whole number from 1 to 10000"),
         );
         check(
             Engine::Postgres,
-            json!({ "query_timeout_ms": "5" }),
+            &json!({ "query_timeout_ms": "5" }),
             Err("Field 'query_timeout_ms' must be a whole number from 1 to 86400000"),
         );
         check(
             Engine::Postgres,
-            json!({ "default_ttl": 5 }),
+            &json!({ "default_ttl": 5 }),
             Err(
                 "Unknown field 'default_ttl': expected one of 'query_timeout_ms', 'max_rows_per_query', 'max_connections'",
             ),
         );
         check(
             Engine::Redis,
-            json!({ "patterns": { "cache:*": { "ttl": 300 } } }),
+            &json!({ "patterns": { "cache:*": { "ttl": 300 } } }),
             Ok(
                 json!({ "default_ttl": 0, "max_keys": 0, "patterns": { "cache:*": { "ttl": 300 } } }),
             ),
         );
         check(
             Engine::Redis,
-            json!({ "patterns": { "a": { "ttl": -1 } } }),
+            &json!({ "patterns": { "a": { "ttl": -1 } } }),
             Err("Field 'patterns.a.ttl' must be a whole number from 0 to 2147483647"),
         );
     }
