@@ -15,7 +15,7 @@ pub(crate) struct Arguments {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Runs everything on this machine: database servers, proxy and API.
-    Up(Up),
+    Up(Box<Up>),
     /// Runs as a configuration file says, for production.
     Serve(Serve),
     /// Tells whether a running instance is healthy.

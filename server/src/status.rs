@@ -29,7 +29,7 @@ pub(crate) fn status(options: &cli::Status) -> Result<()> {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     println!("{}", serde_json::to_string_pretty(&ready)?);
     println!("{}", body.trim());
-    if !head.split(' ').nth(1).is_some_and(|code| code == "200") {
+    if head.split(' ').nth(1) != Some("200") {
         bail!("the instance is not healthy");
     }
     Ok(())
