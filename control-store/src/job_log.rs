@@ -1,7 +1,7 @@
 //! Jobs on disk: a row for each, and its append-only log.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, Params, Row, Transaction};
+use rusqlite::{Connection, Params, Row, Transaction};
 
 use crate::error::{Entity, StoreError};
 use crate::ids::ProjectId;
