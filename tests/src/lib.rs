@@ -408,7 +408,9 @@ impl Login {
     }
 }
 
-fn find_program(name: &str) -> PathBuf {
+/// Where a program of PostgreSQL's is.
+#[must_use]
+pub fn find_program(name: &str) -> PathBuf {
     let debian = Path::new("/usr/lib/postgresql/15/bin").join(name);
     if debian.exists() { debian } else { name.into() }
 }
