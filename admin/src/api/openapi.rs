@@ -104,7 +104,7 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
             403,
             "The tier, or the key's role or scope, does not allow it",
         ),
-        (in_path, 404, "There is no such thing"),
+        (in_path || (body && !public), 404, "There is no such thing"),
         (
             method != "get",
             409,
