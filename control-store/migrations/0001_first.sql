@@ -132,6 +132,7 @@ CREATE INDEX databases_in_state ON databases (state);
 CREATE INDEX databases_of_workspace ON databases (project, workspace);
 CREATE INDEX databases_of_tenant ON databases (project, tenant);
 
+-- Changes that a database has beyond its version, since a deployment failed on the way. The whole ledger is in the database.
 CREATE TABLE ledger (
     database INTEGER NOT NULL REFERENCES databases (id) ON DELETE CASCADE,
     change INTEGER NOT NULL,

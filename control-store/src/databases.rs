@@ -283,7 +283,7 @@ impl Store {
         })
     }
 
-    /// Notes that the database has these changes.
+    /// Notes that the database has these changes although it has not all of their version: a deployment failed on the way.
     ///
     /// # Errors
     /// The store failed.

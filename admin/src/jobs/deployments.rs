@@ -195,19 +195,13 @@ impl Jobs {
             .await;
         // What was made before a failure counts too.
         self.shared.traffic.schema_changed(id);
-        let applied = match applied {
-            Ok(applied) => applied,
-            Err(error) => {
-                self.note_partly(&info, &roles).await;
-                return Err(failure(error));
-            }
-        };
+        if let Err(error) = applied {
+            self.note_partly(&info, &roles).await;
+            return Err(failure(error));
+        }
         let settings = settings.clone();
-        self.store(move |store| {
-            store.mark_applied(id, &applied)?;
-            store.set_database_version(id, version, &settings)
-        })
-        .await?;
+        self.store(move |store| store.set_database_version(id, version, &settings))
+            .await?;
         self.refresh(id);
         Ok(())
     }
