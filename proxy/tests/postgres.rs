@@ -291,6 +291,168 @@ async fn settings_belong_to_their_session() {
     }
 }
 
+/// The hour that a literal of midnight in the session's time zone is in UTC.
+const HOUR: &str =
+    "SELECT EXTRACT(hour FROM '2026-01-01 00:00'::timestamptz AT TIME ZONE 'UTC')::int";
+
+async fn hour(client: &tokio_postgres::Client) -> i32 {
+    client.query_one(HOUR, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn literals_are_read_with_the_settings_of_who_prepares_them() {
+    for reactor in REACTORS {
+        let lab = Lab::start(shared(reactor)).await;
+        let (one, two) = (lab.connect(TENANT).await, lab.connect(TENANT).await);
+        one.batch_execute("SET TimeZone = 'UTC'").await.unwrap();
+        two.batch_execute("SET TIME ZONE 'Asia/Tokyo'")
+            .await
+            .unwrap();
+        for _ in 0..3 {
+            assert_eq!(hour(&one).await, 0);
+            assert_eq!(hour(&two).await, 15);
+        }
+        // A setting that lasts for a transaction, or is not known to last yet, spoils nothing for others.
+        for set in [
+            "SET LOCAL TimeZone = 'America/New_York'",
+            "SET TimeZone = 'America/New_York'",
+            "SELECT set_config('timezone', 'America/New_York', true)",
+        ] {
+            for text in [
+                "SELECT '2026-01-01 01:00'::timestamptz = '2026-01-01 06:00Z'",
+                HOUR,
+            ] {
+                one.batch_execute("BEGIN").await.unwrap();
+                one.simple_query(set).await.unwrap();
+                one.query_one(text, &[]).await.unwrap();
+                one.batch_execute("ROLLBACK").await.unwrap();
+            }
+            let same = "SELECT '2026-01-01 01:00'::timestamptz = '2026-01-01 06:00Z'";
+            assert!(
+                !one.query_one(same, &[]).await.unwrap().get::<_, bool>(0),
+                "{set}"
+            );
+            assert_eq!(hour(&one).await, 0, "{set}");
+            assert_eq!(hour(&two).await, 15, "{set}");
+        }
+        // Prepared before the setting changed, and used on a backend that has yet to prepare it.
+        let kept = one.prepare(HOUR).await.unwrap();
+        one.batch_execute("SET TimeZone = 'Europe/Moscow'")
+            .await
+            .unwrap();
+        let backend = text(&two, "SELECT pg_backend_pid()").await;
+        let admin = lab.superuser(FIRST, "postgres").await;
+        admin
+            .simple_query(&format!("SELECT pg_terminate_backend({backend}, 5000)"))
+            .await
+            .unwrap();
+        one.query_one(&kept, &[]).await.unwrap();
+        let three = lab.connect(TENANT).await;
+        three.batch_execute("SET TimeZone = 'UTC'").await.unwrap();
+        assert_eq!(hour(&three).await, 0);
+        assert_eq!(hour(&one).await, 21);
+        lab.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_path_of_ones_own_reads_ones_own_tables() {
+    for reactor in REACTORS {
+        let lab = Lab::start(shared(reactor)).await;
+        let (one, two) = (lab.connect(WORKSPACE).await, lab.connect(WORKSPACE).await);
+        one.batch_execute(
+            "CREATE SCHEMA a; CREATE TABLE a.t AS SELECT 1 AS x;
+             CREATE SCHEMA b; CREATE TABLE b.t AS SELECT 'two' AS y, 2 AS z",
+        )
+        .await
+        .unwrap();
+        one.batch_execute("SET search_path = a").await.unwrap();
+        two.batch_execute("SET search_path = b").await.unwrap();
+        for _ in 0..3 {
+            let row = one.query_one("SELECT * FROM t", &[]).await.unwrap();
+            assert_eq!(row.get::<_, i32>(0), 1);
+            let row = two.query_one("SELECT * FROM t", &[]).await.unwrap();
+            assert_eq!(row.get::<_, String>(0), "two");
+        }
+        lab.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_word_now_in_a_literal_means_now() {
+    for reactor in REACTORS {
+        let lab = Lab::start(shared(reactor)).await;
+        let (one, two) = (lab.connect(TENANT).await, lab.connect(TENANT).await);
+        for client in [&one, &two, &one, &two] {
+            for _ in 0..3 {
+                let before = text(client, "SELECT clock_timestamp()").await;
+                let rows = client
+                    .query_typed(
+                        "SELECT 'Now'::timestamptz >= $1::text::timestamptz",
+                        &[(&before, tokio_postgres::types::Type::TEXT)],
+                    )
+                    .await
+                    .unwrap();
+                assert!(rows[0].get::<_, bool>(0), "unnamed, {before}");
+                let row = client
+                    .query_one(
+                        "SELECT 'now'::timestamptz >= $1::text::timestamptz",
+                        &[&before],
+                    )
+                    .await
+                    .unwrap();
+                assert!(row.get::<_, bool>(0), "named, {before}");
+            }
+        }
+        lab.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_have_one_name_however_it_is_written() {
+    for reactor in REACTORS {
+        let lab = Lab::start(shared(reactor)).await;
+        let (one, two) = (lab.connect(TENANT).await, lab.connect(TENANT).await);
+        one.batch_execute("SET TIME ZONE 'Asia/Tokyo'")
+            .await
+            .unwrap();
+        two.batch_execute("SET TIME ZONE 'Asia/Tokyo'")
+            .await
+            .unwrap();
+        one.batch_execute("SET timezone = 'Europe/Moscow'")
+            .await
+            .unwrap();
+        for _ in 0..3 {
+            assert_eq!(text(&one, "SHOW timezone").await, "Europe/Moscow");
+            assert_eq!(text(&two, "SHOW timezone").await, "Asia/Tokyo");
+        }
+        lab.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_function_sets_stays_with_its_session() {
+    for reactor in REACTORS {
+        let lab = Lab::start(shared(reactor)).await;
+        let (one, two) = (lab.connect(WORKSPACE).await, lab.connect(WORKSPACE).await);
+        one.batch_execute(
+            "CREATE FUNCTION settle(zone text, local boolean) RETURNS text LANGUAGE plpgsql AS
+             $$ BEGIN RETURN set_config('TimeZone', zone, local); END $$",
+        )
+        .await
+        .unwrap();
+        let usual = text(&two, "SHOW timezone").await;
+        text(&one, "SELECT settle('Asia/Tokyo', false)").await;
+        for _ in 0..3 {
+            assert_eq!(text(&two, "SHOW timezone").await, usual);
+            assert_eq!(text(&one, "SHOW timezone").await, "Asia/Tokyo");
+        }
+        text(&two, "SELECT settle('Asia/Tokyo', true)").await;
+        assert_eq!(text(&two, "SHOW timezone").await, usual);
+        lab.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_carried_pins_and_is_freed_again() {
     for reactor in REACTORS {

@@ -13,7 +13,7 @@ use control_store::{DatabaseId, ServerId};
 
 use crate::reactor::ConnId;
 use crate::session::postgres::replies::Replies;
-use crate::session::postgres::settings::Settings;
+use crate::session::postgres::settings::SettingSet;
 
 use prepared::Prepared;
 
@@ -41,7 +41,7 @@ pub(crate) struct Backend {
     pub(crate) replies: Replies,
     pub(crate) prepared: Prepared,
     /// What is set on it now.
-    pub(crate) settings: Rc<Settings>,
+    pub(crate) settings: Rc<SettingSet>,
     /// The schema that its prepared statements were made for.
     pub(crate) schema_epoch: u64,
     /// The message that is just coming in.

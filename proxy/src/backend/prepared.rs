@@ -80,7 +80,7 @@ mod tests {
         let mut statements = Statements::new();
         let mut prepared = Prepared::default();
         let made: Vec<_> = (0..=CAPACITY)
-            .map(|n| statements.insert(format!("SELECT {n}").as_bytes(), b"", Summary::default()))
+            .map(|n| statements.private(format!("SELECT {n}").as_bytes(), b"", Summary::default()))
             .collect();
         for statement in &made[..CAPACITY] {
             assert!(prepared.insert(statement).is_none());

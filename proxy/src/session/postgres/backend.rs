@@ -623,6 +623,7 @@ impl Live {
             }
             None => {
                 self.note_parameter(status.name, status.value);
+                self.note_reported(status.name, status.value);
                 passing.end += len;
             }
         }

@@ -16,7 +16,7 @@ use super::incoming::{MAX_WHOLE, Message};
 use super::live::{Live, MAX_NAMES, Overflow, Skipping, Turn, Unnamed, Wait};
 use super::refusal::Refusal;
 use super::replies::Owed;
-use super::statement::Statement;
+use super::statement::{Statement, may_name_a_moment};
 use crate::backend::Backend;
 use crate::metrics::PinReason;
 use crate::reactor::Buf;
@@ -295,7 +295,9 @@ impl Live {
                 what: "a session may have at most 10000 prepared statements",
             });
         }
-        let known = cx.statements.find(parse.query, parse.param_types);
+        let known = self
+            .reading()
+            .and_then(|reading| cx.statements.find(reading, parse.query, parse.param_types));
         let summary = match &known {
             Some(statement) => statement.summary,
             None => classify(parse.query, &self.lexing),
@@ -319,12 +321,21 @@ impl Live {
             return Ok(Done::Waits(message));
         }
         self.batch_open = true;
-        let one_off =
-            known.is_none() && !named && !cx.statements.sighted(parse.query, parse.param_types);
-        let statement = known.unwrap_or_else(|| {
-            cx.statements
-                .insert(parse.query, parse.param_types, summary)
-        });
+        let (statement, one_off) = match (known, self.reading()) {
+            (Some(known), _) => (known, false),
+            (None, Some(reading)) if !may_name_a_moment(parse.query) => {
+                let (query, types) = (parse.query, parse.param_types);
+                let one_off = !named && !cx.statements.sighted(reading, query, types);
+                let statement = cx.statements.insert(reading, query, types, summary);
+                (statement, one_off)
+            }
+            _ => {
+                let statement = cx
+                    .statements
+                    .private(parse.query, parse.param_types, summary);
+                (statement, !named)
+            }
+        };
         self.last_parsed = Some(Rc::clone(&statement));
         if one_off {
             self.unnamed = Unnamed::OnBackend(statement);
@@ -683,18 +694,69 @@ impl Live {
                 None => return Ready::Missing,
             }
         };
-        let Some(backend) = self.backend.as_mut() else {
-            return Ready::Wait;
-        };
-        if backend.prepared.touch(statement.id) {
-            if backend.replies.parsing_in_earlier_batch(statement.id) {
-                self.wait = Wait::Replies;
-                return Ready::Wait;
-            }
-        } else {
+        if self.is_prepared(&statement) {
+            return self.ready_with(statement);
+        }
+        let statement = self.read_again(cx, name, statement);
+        if self.is_prepared(&statement) {
+            return self.ready_with(statement);
+        }
+        if let Some(backend) = self.backend.as_mut() {
             prepare(cx, ports, backend, &statement, false, false);
         }
         Ready::Ours(statement)
+    }
+
+    fn is_prepared(&mut self, statement: &Statement) -> bool {
+        self.backend
+            .as_mut()
+            .is_some_and(|backend| backend.prepared.touch(statement.id))
+    }
+
+    /// The backend has the statement, or will when it has answered.
+    fn ready_with(&mut self, statement: Rc<Statement>) -> Ready {
+        let parsing = self
+            .backend
+            .as_ref()
+            .is_some_and(|it| it.replies.parsing_in_earlier_batch(statement.id));
+        if parsing {
+            self.wait = Wait::Replies;
+            return Ready::Wait;
+        }
+        Ready::Ours(statement)
+    }
+
+    /// A statement that the server would now read otherwise than when the client prepared it must not be taken for the one that
+    /// others share: the session gets another.
+    fn read_again(
+        &mut self,
+        cx: &mut Context,
+        name: &[u8],
+        statement: Rc<Statement>,
+    ) -> Rc<Statement> {
+        if statement.reading.is_none() || statement.reading.as_ref() == self.reading() {
+            return statement;
+        }
+        let (query, types) = (&statement.query, &statement.types);
+        let again = match self.reading() {
+            Some(reading) => match cx.statements.find(reading, query, types) {
+                Some(known) => known,
+                None => {
+                    let summary = classify(query, &self.lexing);
+                    cx.statements.insert(reading, query, types, summary)
+                }
+            },
+            None => {
+                let summary = classify(query, &self.lexing);
+                cx.statements.private(query, types, summary)
+            }
+        };
+        if name.is_empty() {
+            self.unnamed = Unnamed::Ours(Rc::clone(&again));
+        } else if let Some(known) = self.statements.get_mut(name) {
+            *known = Rc::clone(&again);
+        }
+        again
     }
 
     /// Gives the replies of our own whose turn has come.

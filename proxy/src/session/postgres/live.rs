@@ -20,7 +20,9 @@ use super::login::{KnownLogin, Wanted};
 use super::pins::{self, Pins};
 use super::refusal::Refusal;
 use super::replies::{FaultSlot, Owed};
-use super::settings::{Settings, Touched, put_literal, put_set_config, transition};
+use super::settings::{
+    Reading, SettingSet, Settings, Touched, canonical, put_literal, put_set_config, transition,
+};
 use super::statement::Statement;
 use crate::backend::{Backend, Parameters, PoolKey};
 use crate::faces::postgres::{Login as LoginNames, Stage};
@@ -165,8 +167,12 @@ pub(super) struct Live {
     pub(super) portal: Option<Rc<Statement>>,
     pub(super) portals: Vec<(Box<[u8]>, Rc<Statement>)>,
 
-    pub(super) settings: Rc<Settings>,
+    pub(super) settings: Rc<SettingSet>,
     touched: Touched,
+    /// Settings that the server reports to have another value than the session is known to have set: a function has done so.
+    strayed: Vec<Box<[u8]>>,
+    /// The open transaction may have changed how the server reads texts.
+    reading_unknown: bool,
     /// Custom settings, which the server does not list.
     custom: Vec<Box<[u8]>>,
     /// How the server reads the session's texts.
@@ -232,6 +238,8 @@ impl Live {
             portals: Vec::new(),
             settings: cx.sets.none(),
             touched: Touched::Nothing,
+            strayed: Vec::new(),
+            reading_unknown: false,
             custom: Vec::new(),
             lexing: Options::default(),
             pins: Pins::NONE,
@@ -376,7 +384,12 @@ impl Live {
                 None => parameters.push((name, value)),
             }
         }
-        let settings = cx.sets.intern(wanted.iter().cloned().collect());
+        let settings = cx.sets.intern(
+            wanted
+                .iter()
+                .map(|(name, value)| (canonical(name), value.clone()))
+                .collect(),
+        );
         backend.settings = Rc::clone(&settings);
         let known = KnownLogin {
             settings,
@@ -553,7 +566,7 @@ impl Live {
             backend.prepared.clear();
             text.extend_from_slice(b"DEALLOCATE ALL;");
         }
-        text.extend_from_slice(&transition(&backend.settings, &self.settings));
+        text.extend_from_slice(&transition(&backend.settings.values, &self.settings.values));
         backend.settings = Rc::clone(&self.settings);
         if text.is_empty() {
             return Turn::Now;
@@ -717,8 +730,7 @@ impl Live {
             .union(Effects::SAVEPOINT)
             .union(Effects::COPY)
             .union(Effects::EXECUTE)
-            .union(Effects::NOTIFY)
-            .union(Effects::SET_LOCAL);
+            .union(Effects::NOTIFY);
         if effects.without(HARMLESS).is_empty() {
             return;
         }
@@ -732,6 +744,11 @@ impl Live {
             .union(Effects::DISCARD);
         if effects.intersects(SETTING) {
             self.touched.note(text);
+            self.reading_unknown |= self.touched.may_change_reading();
+        } else if effects.intersects(Effects::SET_LOCAL) {
+            let mut touched = Touched::Nothing;
+            touched.note(text);
+            self.reading_unknown |= touched.may_change_reading();
         }
         self.inspect_pins |= self.pins.may_end(effects);
         for reason in Pins::reasons(effects) {
@@ -742,6 +759,45 @@ impl Live {
         }
         if effects.intersects(Effects::DDL) && self.route.ddl == route::DdlPolicy::Pass {
             self.schema_changes = true;
+        }
+    }
+
+    /// How the server reads the session's texts, if that is certain.
+    #[inline]
+    pub(super) fn reading(&self) -> Option<&Reading> {
+        let certain = !self.reading_unknown
+            && self.strayed.is_empty()
+            && !self.pins.has(PinReason::SessionState)
+            && !self.pins.has(PinReason::TemporaryObject);
+        certain.then_some(&self.settings.reading)
+    }
+
+    /// Notes what the server reports of a setting.
+    pub(super) fn note_reported(&mut self, name: &[u8], value: &[u8]) {
+        const FIXED: [&[u8]; 6] = [
+            b"in_hot_standby",
+            b"integer_datetimes",
+            b"is_superuser",
+            b"server_encoding",
+            b"server_version",
+            b"session_authorization",
+        ];
+        if FIXED.contains(&name) {
+            return;
+        }
+        let key = canonical(name);
+        let known = match (self.settings.values.get(&key), &self.backend) {
+            (Some(value), _) => Some(value),
+            (None, Some(backend)) => {
+                let mut reported = backend.parameters.iter();
+                reported.find(|(it, _)| **it == *name).map(|it| &it.1)
+            }
+            (None, None) => None,
+        };
+        let as_known = known.is_some_and(|known| **known == *value);
+        self.strayed.retain(|it| *it != key);
+        if !as_known {
+            self.strayed.push(key);
         }
     }
 
@@ -763,12 +819,16 @@ impl Live {
     /// What a function called by its number does to its session nobody can tell from its message.
     pub(super) fn touch_everything(&mut self, cx: &Context) {
         self.touched.note(b"DISCARD");
+        self.reading_unknown = true;
         self.pin(cx, PinReason::SessionLock);
         self.inspect_pins = true;
     }
 
     /// Asks the server what the session has come to hold, if that may have changed.
     fn inspect<P: Ports>(&mut self, ports: &mut P) -> bool {
+        for name in std::mem::take(&mut self.strayed) {
+            self.touched.name(name);
+        }
         let touched = std::mem::take(&mut self.touched);
         let pins = std::mem::take(&mut self.inspect_pins);
         let mut text = Vec::new();
@@ -821,7 +881,7 @@ impl Live {
         let mut settings = if all {
             Settings::new()
         } else {
-            (*self.settings).clone()
+            self.settings.values.clone()
         };
         let mut changed = all;
         for (name, value) in hidden.rows {
@@ -831,7 +891,7 @@ impl Live {
                 }
                 None => {
                     changed = true;
-                    settings.insert(name.into(), value.into());
+                    settings.insert(canonical(&name), value.into());
                 }
             }
         }
@@ -862,6 +922,7 @@ impl Live {
         if self.inspect(ports) {
             return;
         }
+        self.reading_unknown = false;
         self.leave_gate();
         if self.leaving {
             return self.leave(cx, ports);

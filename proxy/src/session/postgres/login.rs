@@ -22,7 +22,7 @@ use protocol_postgres::{PROTOCOL_3_0, PROTOCOL_3_2};
 
 use super::live::{Identity, Live};
 use super::refusal::{Refusal, encode};
-use super::settings::Settings;
+use super::settings::SettingSet;
 use crate::backend::{Parameters, PoolKey};
 use crate::faces::postgres::{Login as LoginNames, Stage};
 use crate::route;
@@ -51,7 +51,7 @@ struct KnownPool {
 /// The outcome of startup parameters on a server.
 #[derive(Clone)]
 pub(super) struct KnownLogin {
-    pub(super) settings: Rc<Settings>,
+    pub(super) settings: Rc<SettingSet>,
     pub(super) parameters: Rc<Parameters>,
 }
 
@@ -66,7 +66,7 @@ impl KnownLogins {
         pool: PoolKey,
         server: ServerId,
         wanted: &Wanted,
-        none: &Rc<Settings>,
+        none: &Rc<SettingSet>,
     ) -> Option<KnownLogin> {
         let known = self
             .pools

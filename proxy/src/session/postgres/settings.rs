@@ -14,46 +14,137 @@ pub(crate) const MAX_NAMES: usize = 128;
 /// Dead entries are swept when the table has grown to this size.
 const FIRST_SWEEP: usize = 256;
 
-/// Names and values, in the client's encoding.
+/// Names, as [`canonical`] writes them, and values, in the client's encoding.
 pub(crate) type Settings = BTreeMap<Box<[u8]>, Box<[u8]>>;
+
+/// What a session or a backend has set.
+pub(crate) struct SettingSet {
+    pub(crate) values: Settings,
+    pub(crate) reading: Reading,
+}
+
+/// How the server reads a text: the settings that may change what a literal or a name in it means. It reads those when it
+/// prepares a statement, so that only sessions with the same reading may share one.
+#[derive(Clone)]
+pub(crate) struct Reading(Rc<Settings>);
+
+impl Reading {
+    /// A number that no other reading has while this one exists.
+    pub(crate) fn number(&self) -> usize {
+        Rc::as_ptr(&self.0).addr()
+    }
+}
+
+impl PartialEq for Reading {
+    fn eq(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+}
 
 /// The sets of one worker: equal content, equal pointer.
 pub(crate) struct SettingSets {
-    sets: AHashMap<Settings, Weak<Settings>>,
-    none: Rc<Settings>,
-    sweep_at: usize,
+    sets: Interned<SettingSet>,
+    readings: Interned<Settings>,
+    none: Rc<SettingSet>,
 }
 
 impl SettingSets {
     pub(crate) fn new() -> Self {
         Self {
-            sets: AHashMap::new(),
-            none: Rc::default(),
-            sweep_at: FIRST_SWEEP,
+            sets: Interned::new(),
+            readings: Interned::new(),
+            none: Rc::new(SettingSet {
+                values: Settings::new(),
+                reading: Reading(Rc::default()),
+            }),
         }
     }
 
     /// The set of a session that has set nothing.
-    pub(crate) fn none(&self) -> Rc<Settings> {
+    pub(crate) fn none(&self) -> Rc<SettingSet> {
         Rc::clone(&self.none)
     }
 
     /// The one set with this content.
-    pub(crate) fn intern(&mut self, settings: Settings) -> Rc<Settings> {
-        if settings.is_empty() {
+    pub(crate) fn intern(&mut self, values: Settings) -> Rc<SettingSet> {
+        if values.is_empty() {
             return self.none();
         }
-        if let Some(known) = self.sets.get(&settings).and_then(Weak::upgrade) {
+        if let Some(known) = self.sets.find(&values) {
             return known;
         }
-        if self.sets.len() >= self.sweep_at {
-            self.sets.retain(|_, set| set.strong_count() > 0);
-            self.sweep_at = (self.sets.len() * 2).max(FIRST_SWEEP);
-        }
-        let set = Rc::new(settings.clone());
-        self.sets.insert(settings, Rc::downgrade(&set));
-        set
+        let set = SettingSet {
+            reading: self.reading(&values),
+            values: values.clone(),
+        };
+        self.sets.add(values, set)
     }
+
+    fn reading(&mut self, values: &Settings) -> Reading {
+        let values: Settings = values
+            .iter()
+            .filter(|(name, _)| changes_reading(name))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        if values.is_empty() {
+            return self.none.reading.clone();
+        }
+        Reading(match self.readings.find(&values) {
+            Some(known) => known,
+            None => self.readings.add(values.clone(), values),
+        })
+    }
+}
+
+/// What is made of settings, as long as somebody has it.
+struct Interned<T> {
+    known: AHashMap<Settings, Weak<T>>,
+    sweep_at: usize,
+}
+
+impl<T> Interned<T> {
+    fn new() -> Self {
+        Self {
+            known: AHashMap::new(),
+            sweep_at: FIRST_SWEEP,
+        }
+    }
+
+    fn find(&self, values: &Settings) -> Option<Rc<T>> {
+        self.known.get(values).and_then(Weak::upgrade)
+    }
+
+    fn add(&mut self, values: Settings, made: T) -> Rc<T> {
+        if self.known.len() >= self.sweep_at {
+            self.known.retain(|_, entry| entry.strong_count() > 0);
+            self.sweep_at = (self.known.len() * 2).max(FIRST_SWEEP);
+        }
+        let made = Rc::new(made);
+        self.known.insert(values, Rc::downgrade(&made));
+        made
+    }
+}
+
+/// A setting's name as the server compares it.
+pub(crate) fn canonical(name: &[u8]) -> Box<[u8]> {
+    name.to_ascii_lowercase().into()
+}
+
+/// Whether a setting may change what the server reads in a text: all but those that certainly do not.
+fn changes_reading(name: &[u8]) -> bool {
+    const HARMLESS: [&[u8]; 9] = [
+        b"application_name",
+        b"client_min_messages",
+        b"default_transaction_deferrable",
+        b"default_transaction_isolation",
+        b"default_transaction_read_only",
+        b"jit",
+        b"maintenance_work_mem",
+        b"synchronous_commit",
+        b"work_mem",
+    ];
+    // Custom settings have a dot; only functions ask for them, when they run.
+    !(HARMLESS.contains(&name) || name.ends_with(b"_timeout") || name.contains(&b'.'))
 }
 
 /// The statements that bring a backend from one set to another.
@@ -130,8 +221,17 @@ pub(crate) enum Touched {
 }
 
 impl Touched {
+    /// Whether one of them changes how the server reads texts.
+    pub(crate) fn may_change_reading(&self) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Names(names) => names.iter().any(|name| changes_reading(name)),
+            Self::All(_) => true,
+        }
+    }
+
     /// Adds a name.
-    fn name(&mut self, name: Box<[u8]>) {
+    pub(crate) fn name(&mut self, name: Box<[u8]>) {
         match self {
             Self::Nothing => *self = Self::Names(vec![name]),
             Self::Names(names) | Self::All(names) => {
@@ -229,7 +329,7 @@ impl Touched {
         if name.contains(&b'\'') || name.contains(&b'\\') {
             return false;
         }
-        self.name(name.to_ascii_lowercase().into());
+        self.name(canonical(name));
         true
     }
 }
@@ -337,6 +437,40 @@ mod tests {
         assert!(Rc::ptr_eq(&one, &sets.intern(set(&[("a", "1")]))));
         assert!(!Rc::ptr_eq(&one, &sets.intern(set(&[("a", "2")]))));
         assert!(Rc::ptr_eq(&sets.none(), &sets.intern(Settings::new())));
+    }
+
+    #[test]
+    fn a_reading_is_shared_by_sets_that_read_alike() {
+        let mut sets = SettingSets::new();
+        let tokyo = sets.intern(set(&[("timezone", "Asia/Tokyo"), ("app.user", "1")]));
+        let same = sets.intern(set(&[("timezone", "Asia/Tokyo"), ("lock_timeout", "1s")]));
+        let other = sets.intern(set(&[("timezone", "UTC")]));
+        let harmless = sets.intern(set(&[("application_name", "x")]));
+        assert!(!Rc::ptr_eq(&tokyo, &same));
+        assert!(tokyo.reading == same.reading);
+        assert!(tokyo.reading != other.reading);
+        assert!(harmless.reading == sets.none().reading);
+    }
+
+    #[test]
+    fn what_may_change_a_reading() {
+        for (text, changes) in [
+            ("SET LOCAL app.tenant = '5'", false),
+            (
+                "SET statement_timeout = 5; SET LOCAL work_mem = '5MB'",
+                false,
+            ),
+            ("SET search_path = a", true),
+            ("SET TimeZone = 'UTC'", true),
+            ("SET LOCAL TIME ZONE 'UTC'", true),
+            ("SELECT set_config($1, $2, true)", true),
+            ("SELECT set_config('app.tenant', $1, true)", false),
+            ("DISCARD ALL", true),
+        ] {
+            let mut touched = Touched::Nothing;
+            touched.note(text.as_bytes());
+            assert_eq!(touched.may_change_reading(), changes, "{text}");
+        }
     }
 
     #[test]

@@ -79,7 +79,7 @@ struct World {
     waiting: VecDeque<usize>,
     deliveries: VecDeque<(usize, Box<Backend>)>,
     capacity: usize,
-    none: Rc<super::super::settings::Settings>,
+    none: Rc<super::super::settings::SettingSet>,
 }
 
 impl World {
