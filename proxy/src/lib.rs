@@ -4,6 +4,7 @@ pub mod backend;
 pub mod faces;
 pub mod gate;
 pub mod metrics;
+mod protocol;
 mod proxy;
 pub mod query_log;
 pub mod reactor;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::rand;
 use control_store::guard::Guard;
 use control_store::logs::Source;
-use control_store::{SnapshotCell, TrafficControl};
+use control_store::{Engine, SnapshotCell, TrafficControl};
 
 use crate::backend::budget::WorkerId;
 use crate::metrics::{Extra, WorkerMetrics, render};
@@ -259,6 +259,7 @@ fn doors(config: Config, workers: usize) -> io::Result<Vec<Vec<Door>>> {
         socket.set_nonblocking(true)?;
         by_worker[at % workers].push(Door {
             socket: OwnedFd::from(socket),
+            engine: Engine::Postgres,
             source: Source::Proxy,
             plaintext,
             tls: config.tls.is_some(),
@@ -274,6 +275,7 @@ fn doors(config: Config, workers: usize) -> io::Result<Vec<Vec<Door>>> {
         for doors in &mut by_worker {
             doors.push(Door {
                 socket: OwnedFd::from(socket.try_clone()?),
+                engine: Engine::Postgres,
                 source: Source::Api,
                 plaintext: Plaintext::Loopback,
                 tls: false,

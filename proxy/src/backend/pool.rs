@@ -5,17 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
-use control_store::snapshot::{NativeRole, Server};
-use control_store::{DatabaseId, Engine, ServerId};
-use protocol_postgres::startup;
+use control_store::snapshot::Server;
+use control_store::{DatabaseId, ServerId};
 use slab::Slab;
 
 use super::budget::{Answer, Budget, Grant, Ticket, Verdict, WorkerId};
-use super::handshake::Handshake;
-use super::{Backend, BackendId, PoolKey};
+use super::{BackendId, PoolKey};
 use crate::gate::Gate;
 use crate::metrics::ProtocolMetrics;
 use crate::metrics::WorkerMetrics;
+use crate::protocol::{BackendLogin, PooledBackend, Protocol, Target};
 use crate::reactor::{Close, ConnId, Reactor};
 use crate::route::Route;
 use crate::session::Fate;
@@ -26,7 +25,6 @@ use crate::worker::hub::{Command, Hub};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How soon a failed connection is tried again.
 const RETRY: Duration = Duration::from_millis(200);
-const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
 
 /// One session of a worker; the serial makes a stale one harmless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +34,9 @@ pub(crate) struct SessionRef {
 }
 
 /// What becomes of a wait.
-pub(crate) enum Delivery {
+pub(crate) enum Delivery<B> {
     /// A backend.
-    Leased(Box<Backend>),
+    Leased(Box<B>),
     /// The server does not take connections.
     Unavailable,
     /// It took too long, or too many wait.
@@ -50,12 +48,9 @@ struct Waiter {
     since: Instant,
 }
 
-struct Pool {
-    #[expect(
-        clippy::vec_box,
-        reason = "backends move between pool and session: a pointer is moved, not the whole"
-    )]
-    idle: Vec<Box<Backend>>,
+struct Pool<B> {
+    /// Boxed, since backends move between pool and session: a pointer is moved, not the whole.
+    idle: Vec<Box<B>>,
     waiters: VecDeque<Waiter>,
     /// Connections that exist or are being made.
     open: u32,
@@ -63,9 +58,7 @@ struct Pool {
     connecting: u32,
     /// Requests that wait at the budget.
     tickets: Vec<Ticket>,
-    server: Arc<Server>,
-    role: Arc<NativeRole>,
-    database: Arc<str>,
+    target: Target,
     budget: Arc<Budget>,
     /// Keeps the database's gate, and with it the schema's epoch, while there are backends.
     _gate: Arc<Gate>,
@@ -74,7 +67,7 @@ struct Pool {
 }
 
 /// A backend's connection.
-pub(crate) struct Entry {
+pub(crate) struct Entry<P: Protocol> {
     pub(crate) conn: ConnId,
     pub(crate) pool: PoolKey,
     pub(crate) server: Arc<Server>,
@@ -82,30 +75,30 @@ pub(crate) struct Entry {
     /// Who leases it.
     pub(crate) session: Option<SessionRef>,
     /// Logging in.
-    pub(crate) handshake: Option<Box<Handshake>>,
-    /// What a cancel request must repeat.
-    pub(crate) cancel: (u32, Box<[u8]>),
+    pub(crate) login: Option<Box<P::Login>>,
+    /// What asks the server, on a connection of its own, to cancel what this one runs.
+    pub(crate) cancel: Box<[u8]>,
     /// Cancel requests under way: the backend is not lent again before they have arrived.
     pub(crate) cancels: u32,
     /// Given back while a cancel request was under way.
-    waiting_for_cancels: Option<Box<Backend>>,
+    waiting_for_cancels: Option<Box<P::Backend>>,
 }
 
 /// The pools of one worker, and the connections in them.
-pub(crate) struct Pools {
+pub(crate) struct Pools<P: Protocol> {
     worker: WorkerId,
     hub: Arc<Hub>,
     metrics: Arc<WorkerMetrics>,
-    pools: AHashMap<PoolKey, Pool>,
-    pub(crate) backends: Slab<Entry>,
+    pools: AHashMap<PoolKey, Pool<P::Backend>>,
+    pub(crate) backends: Slab<Entry<P>>,
     /// Backends that are leased.
     leased: usize,
     waiting: usize,
     /// For sessions, once the event in hand is dealt with.
-    pub(crate) deliveries: VecDeque<(SessionRef, Delivery)>,
+    pub(crate) deliveries: VecDeque<(SessionRef, Delivery<P::Backend>)>,
 }
 
-impl Pools {
+impl<P: Protocol> Pools<P> {
     pub(crate) fn new(worker: WorkerId, hub: Arc<Hub>, metrics: Arc<WorkerMetrics>) -> Self {
         Self {
             worker,
@@ -120,7 +113,7 @@ impl Pools {
     }
 
     fn metrics(&self) -> &ProtocolMetrics {
-        self.metrics.protocol(Engine::Postgres)
+        self.metrics.protocol(P::ENGINE)
     }
 
     /// Whether time limits must be watched closely.
@@ -143,9 +136,9 @@ impl Pools {
         route: &Route,
         session: SessionRef,
         now: Instant,
-    ) -> Option<Box<Backend>> {
+    ) -> Option<Box<P::Backend>> {
         if let Some(pool) = self.pools.get_mut(&key)
-            && pool.server.id == route.server.id
+            && pool.target.server.id == route.server.id
             && let Some(backend) = pool.idle.pop()
         {
             self.lent(&backend, session);
@@ -156,7 +149,7 @@ impl Pools {
         None
     }
 
-    fn lent(&mut self, backend: &Backend, session: SessionRef) {
+    fn lent(&mut self, backend: &P::Backend, session: SessionRef) {
         if let Some(entry) = self.backends.get_mut(backend.id.0 as usize) {
             entry.session = Some(session);
         }
@@ -193,15 +186,16 @@ impl Pools {
         route: &Route,
     ) {
         if let Some(pool) = self.pools.get_mut(&key) {
-            pool.role = Arc::clone(&route.native_role);
-            if pool.server.id == route.server.id {
-                pool.server = Arc::clone(&route.server);
+            pool.target.role = Arc::clone(&route.native_role);
+            pool.target.database = Arc::clone(&route.database);
+            if pool.target.server.id == route.server.id {
+                pool.target.server = Arc::clone(&route.server);
                 return;
             }
             // The old server's connections are closed as they fall free; the budget asked is the new one's.
             let tickets = std::mem::take(&mut pool.tickets);
             let old = std::mem::replace(&mut pool.budget, self.hub.budget(&route.server));
-            pool.server = Arc::clone(&route.server);
+            pool.target.server = Arc::clone(&route.server);
             pool.failing_since = None;
             for ticket in tickets {
                 old.cancel(key.database, ticket);
@@ -219,9 +213,11 @@ impl Pools {
             open: 0,
             connecting: 0,
             tickets: Vec::new(),
-            server: Arc::clone(&route.server),
-            role: Arc::clone(&route.native_role),
-            database: Arc::clone(&route.database.name),
+            target: Target {
+                server: Arc::clone(&route.server),
+                role: Arc::clone(&route.native_role),
+                database: Arc::clone(&route.database),
+            },
             budget: self.hub.budget(&route.server),
             _gate: self.hub.shared.gates.gate(key.database),
             failing_since: None,
@@ -251,10 +247,10 @@ impl Pools {
                 Answer::Granted => self.open(reactor, conns, key, now),
                 Answer::Queued(ticket) => {
                     pool.tickets.push(ticket);
-                    let server = pool.server.id;
+                    let server = pool.target.server.id;
                     self.reclaim(reactor, conns, server, Some(key));
                     self.hub
-                        .post_to_others(self.worker, || Command::Reclaim(server));
+                        .post_to_others(self.worker, || Command::Reclaim(P::ENGINE, server));
                 }
                 Answer::Full => {
                     if let Some(waiter) = pool.waiters.pop_back() {
@@ -276,9 +272,9 @@ impl Pools {
             return;
         };
         let mut hello = Vec::with_capacity(128);
-        let started = Handshake::start(Arc::clone(&pool.role), &pool.database, &mut hello);
-        let (Ok(handshake), Ok(conn)) = (started, reactor.connect(&pool.server.address)) else {
-            tracing::warn!(server = %pool.server.id, "cannot connect to a database server");
+        let started = P::Login::start(&pool.target, &mut hello);
+        let (Ok(login), Ok(conn)) = (started, reactor.connect(&pool.target.server.address)) else {
+            tracing::warn!(server = %pool.target.server.id, "cannot connect to a database server");
             let budget = Arc::clone(&pool.budget);
             self.pass_on(&budget, key.database);
             return self.connection_failed(key, now, true);
@@ -289,21 +285,21 @@ impl Pools {
         let entry = Entry {
             conn,
             pool: key,
-            server: Arc::clone(&pool.server),
+            server: Arc::clone(&pool.target.server),
             budget: Arc::clone(&pool.budget),
             session: None,
-            handshake: Some(Box::new(handshake)),
-            cancel: (0, Box::default()),
+            login: Some(Box::new(login)),
+            cancel: Box::default(),
             cancels: 0,
             waiting_for_cancels: None,
         };
         let slot = u32::try_from(self.backends.insert(entry)).unwrap_or(u32::MAX);
-        conns.set(conn, Role::Backend(slot));
+        conns.set(conn, Role::Backend(P::ENGINE, slot));
         self.metrics().pool_connections.increment();
     }
 
     /// A connection has logged in.
-    pub(crate) fn ready(&mut self, backend: Box<Backend>, now: Instant) {
+    pub(crate) fn ready(&mut self, backend: Box<P::Backend>, now: Instant) {
         let key = backend.pool;
         if let Some(pool) = self.pools.get_mut(&key) {
             pool.connecting = pool.connecting.saturating_sub(1);
@@ -313,7 +309,7 @@ impl Pools {
     }
 
     /// Lends a free backend to who waits longest, or keeps it.
-    fn hand_on(&mut self, mut backend: Box<Backend>, now: Instant) {
+    fn hand_on(&mut self, mut backend: Box<P::Backend>, now: Instant) {
         let Some(pool) = self.pools.get_mut(&backend.pool) else {
             return;
         };
@@ -339,7 +335,7 @@ impl Pools {
         &mut self,
         reactor: &mut R,
         conns: &mut Conns,
-        backend: Box<Backend>,
+        backend: Box<P::Backend>,
         fate: Fate,
         now: Instant,
     ) {
@@ -353,8 +349,8 @@ impl Pools {
         let current = self
             .pools
             .get(&backend.pool)
-            .is_some_and(|pool| pool.server.id == backend.server);
-        let clean = backend.incoming.carry.is_empty() && backend.incoming.remaining == 0;
+            .is_some_and(|pool| pool.target.server.id == backend.server);
+        let clean = backend.is_whole();
         if fate == Fate::Close || !current || !clean {
             return self.close_and_refill(reactor, conns, id, now);
         }
@@ -391,8 +387,8 @@ impl Pools {
             return;
         };
         let conn = entry.conn;
-        if entry.handshake.is_none() {
-            reactor.send_copy(conn, &TERMINATE);
+        if entry.login.is_none() {
+            reactor.send_copy(conn, P::FAREWELL);
         }
         reactor.close(conn, Close::AfterFlush);
         conns.clear(conn);
@@ -409,7 +405,7 @@ impl Pools {
         }
         if let Some(pool) = self.pools.get_mut(&entry.pool) {
             pool.open = pool.open.saturating_sub(1);
-            if entry.handshake.is_some() {
+            if entry.login.is_some() {
                 pool.connecting = pool.connecting.saturating_sub(1);
             }
         }
@@ -420,7 +416,8 @@ impl Pools {
     /// Gives leave for one connection back to the budget, which may give it to somebody else.
     fn pass_on(&self, budget: &Budget, database: DatabaseId) {
         if let Some(grant) = budget.closed(database) {
-            self.hub.post(grant.worker, Command::Grant(grant));
+            self.hub
+                .post(grant.worker, Command::Grant(P::ENGINE, grant));
         }
     }
 
@@ -429,7 +426,7 @@ impl Pools {
         let Some(entry) = self.backends.get(id.0 as usize) else {
             return;
         };
-        let (key, logging_in) = (entry.pool, entry.handshake.is_some());
+        let (key, logging_in) = (entry.pool, entry.login.is_some());
         if let Some(pool) = self.pools.get_mut(&key) {
             let before = pool.idle.len();
             pool.idle.retain(|backend| backend.id != id);
@@ -536,7 +533,7 @@ impl Pools {
         let idle = self
             .pools
             .iter()
-            .filter(|(key, pool)| pool.server.id == server && Some(**key) != asking);
+            .filter(|(key, pool)| pool.target.server.id == server && Some(**key) != asking);
         let oldest = idle
             .filter_map(|(key, pool)| pool.idle.first().map(|it| (it.idle_since, *key)))
             .min_by_key(|(since, _)| *since);
@@ -569,18 +566,13 @@ impl Pools {
         let Some(entry) = self.backends.get_mut(id.0 as usize) else {
             return;
         };
-        let mut out = Vec::with_capacity(16);
-        let (process_id, key) = &entry.cancel;
-        if startup::write::cancel_request(&mut out, *process_id, key).is_err() {
-            return;
-        }
         let Ok(conn) = reactor.connect(&entry.server.address) else {
             tracing::warn!("cannot connect to a database server to cancel a statement");
             return;
         };
         entry.cancels += 1;
-        conns.set(conn, Role::Cancel(id.0, entry.conn));
-        reactor.send_copy(conn, &out);
+        conns.set(conn, Role::Cancel(P::ENGINE, id.0, entry.conn));
+        reactor.send_copy(conn, &entry.cancel);
     }
 
     /// A cancel request has arrived at its server.

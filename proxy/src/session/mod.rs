@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use control_store::guard::Guard;
 use control_store::logs::Source;
-use control_store::{DatabaseId, Fault, SnapshotCell};
+use control_store::{DatabaseId, Fault, KeyId, SnapshotCell};
 
-use crate::backend::{Backend, BackendId, PoolKey};
+use crate::backend::postgres::Backend;
+use crate::backend::{BackendId, PoolKey};
 use crate::gate::Gates;
 use crate::metrics::WorkerMetrics;
 use crate::query_log::WorkerLog;
@@ -61,8 +62,8 @@ pub(crate) struct Entrance {
     pub(crate) tls: bool,
 }
 
-/// What happened.
-pub(crate) enum Event {
+/// What happened, to a session whose backends are `B`.
+pub(crate) enum Event<B = Backend> {
     /// Bytes from the client, decrypted.
     Client(Buf),
     /// The client has hung up, or its connection broke.
@@ -72,7 +73,7 @@ pub(crate) enum Event {
     /// The leased backend's connection broke.
     BackendGone,
     /// The backend that was waited for.
-    Leased(Box<Backend>),
+    Leased(Box<B>),
     /// None came.
     LeaseFailed(Fault),
     /// The gate that was waited for is open.
@@ -126,8 +127,33 @@ pub(crate) enum Request {
     Close,
 }
 
-/// How a session acts on the world.
-pub(crate) trait Ports {
+/// One client's session.
+pub(crate) trait Session<B>: Sized {
+    /// A session whose client has sent nothing yet.
+    fn new(entrance: Entrance) -> Self;
+
+    /// TLS has begun on the session's connection, with this `tls-server-end-point` hash of our certificate, if one is
+    /// defined.
+    fn tls_started(&mut self, end_point_hash: Option<Vec<u8>>);
+
+    /// Takes one event.
+    fn handle<P: Ports<B>>(&mut self, cx: &mut Context, ports: &mut P, event: Event<B>);
+
+    /// Whether bytes of the client are wanted now. While they are not, the connection is not read.
+    fn reads_client(&self) -> bool;
+
+    /// Whether that is the key for cancelling this session's statements.
+    fn is_cancel_key(&self, key: &[u8]) -> bool;
+
+    /// The database, once the login is that far.
+    fn database(&self) -> Option<DatabaseId>;
+
+    /// The key that the client logged in with.
+    fn key(&self) -> Option<KeyId>;
+}
+
+/// How a session whose backends are `B` acts on the world.
+pub(crate) trait Ports<B = Backend> {
     /// Sends bytes to the client by reference.
     fn send_client(&mut self, buf: Buf);
     /// Sends a copy of few bytes to the client.
@@ -141,9 +167,9 @@ pub(crate) trait Ports {
     /// About this many more bytes of one message will come from a leased backend.
     fn expect_backend(&mut self, conn: ConnId, bytes: u64);
     /// A backend of that pool, at once; `None`: [`Event::Leased`] or [`Event::LeaseFailed`] follows.
-    fn lease(&mut self, pool: PoolKey, route: &Route) -> Option<Box<Backend>>;
+    fn lease(&mut self, pool: PoolKey, route: &Route) -> Option<Box<B>>;
     /// Gives a backend up.
-    fn release(&mut self, backend: Box<Backend>, fate: Fate);
+    fn release(&mut self, backend: Box<B>, fate: Fate);
     /// Asks the server to cancel what that backend runs.
     fn cancel(&mut self, backend: BackendId);
     /// Asks for something.

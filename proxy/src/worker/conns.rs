@@ -1,16 +1,18 @@
 //! What each of the reactor's connections is for.
 
+use control_store::Engine;
+
 use crate::reactor::ConnId;
 
-/// A connection's part.
+/// A connection's part, and whose protocol it speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// The client of the session in that slot.
-    Client(u32),
+    Client(Engine, u32),
     /// The backend in that slot.
-    Backend(u32),
+    Backend(Engine, u32),
     /// Carries a cancel request for the backend in that slot, whose own connection is this.
-    Cancel(u32, ConnId),
+    Cancel(Engine, u32, ConnId),
 }
 
 /// Parts by connection.

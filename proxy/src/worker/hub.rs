@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use control_store::snapshot::Server;
 use control_store::traffic::HoldBudget;
-use control_store::{DatabaseId, KeyId, ServerId, TrafficControl};
+use control_store::{DatabaseId, Engine, KeyId, ServerId, TrafficControl};
 
 use crate::backend::budget::{Budget, Grant, WorkerId};
 use crate::gate::{Change, Gates};
@@ -22,9 +22,9 @@ pub(crate) enum Command {
     /// A gate has changed.
     Gate(Change),
     /// A connection may be opened.
-    Grant(Grant),
+    Grant(Engine, Grant),
     /// Give up an idle connection to that server.
-    Reclaim(ServerId),
+    Reclaim(Engine, ServerId),
     /// A client wants a statement cancelled that may be running here.
     Cancel {
         /// Of the session that runs it.

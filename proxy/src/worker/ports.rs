@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use crate::backend::budget::WorkerId;
 use crate::backend::pool::{Pools, SessionRef};
-use crate::backend::{Backend, BackendId, PoolKey};
+use crate::backend::{BackendId, PoolKey};
 use crate::metrics::{ProtocolMetrics, Side};
+use crate::protocol::Protocol;
 use crate::reactor::{Buf, ConnId, Reactor};
 use crate::route::Route;
 use crate::session::{Fate, Ports, Request};
@@ -13,10 +14,10 @@ use crate::session::{Fate, Ports, Request};
 use super::SLOT_BITS;
 use super::conns::Conns;
 
-pub(super) struct WorkerPorts<'a, R: Reactor> {
+pub(super) struct WorkerPorts<'a, R: Reactor, P: Protocol> {
     pub(super) reactor: &'a mut R,
     pub(super) conns: &'a mut Conns,
-    pub(super) pools: &'a mut Pools,
+    pub(super) pools: &'a mut Pools<P>,
     pub(super) requests: &'a mut Vec<Request>,
     pub(super) metrics: &'a ProtocolMetrics,
     pub(super) conn: ConnId,
@@ -33,7 +34,7 @@ pub(super) struct WorkerPorts<'a, R: Reactor> {
     pub(super) backend_full: &'a mut bool,
 }
 
-impl<R: Reactor> WorkerPorts<'_, R> {
+impl<R: Reactor, P: Protocol> WorkerPorts<'_, R, P> {
     #[inline]
     fn count_sent(&self, side: Side, bytes: usize) {
         let sent = &self.metrics.traffic.of(side).sent;
@@ -41,7 +42,7 @@ impl<R: Reactor> WorkerPorts<'_, R> {
     }
 }
 
-impl<R: Reactor> Ports for WorkerPorts<'_, R> {
+impl<R: Reactor, P: Protocol> Ports<P::Backend> for WorkerPorts<'_, R, P> {
     #[inline]
     fn send_client(&mut self, buf: Buf) {
         self.count_sent(Side::Client, buf.len());
@@ -82,7 +83,7 @@ impl<R: Reactor> Ports for WorkerPorts<'_, R> {
     }
 
     #[inline]
-    fn lease(&mut self, pool: PoolKey, route: &Route) -> Option<Box<Backend>> {
+    fn lease(&mut self, pool: PoolKey, route: &Route) -> Option<Box<P::Backend>> {
         self.pools.lease(
             self.reactor,
             self.conns,
@@ -94,7 +95,7 @@ impl<R: Reactor> Ports for WorkerPorts<'_, R> {
     }
 
     #[inline]
-    fn release(&mut self, backend: Box<Backend>, fate: Fate) {
+    fn release(&mut self, backend: Box<P::Backend>, fate: Fate) {
         // Whoever leases it next must hear of it, and this client be read whatever that backend still has to take.
         if let Some(paused) = self.backend_paused.take() {
             self.reactor.resume(paused);

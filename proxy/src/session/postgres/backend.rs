@@ -119,12 +119,13 @@ impl Live {
         let Some(backend) = self.backend.as_mut() else {
             return;
         };
+        let conn = backend.conn;
         let incoming = &mut backend.incoming;
         let len = usize::try_from(incoming.remaining).unwrap_or(usize::MAX);
         let piece = buf.split_to(len);
         incoming.remaining -= u64::try_from(piece.len()).unwrap_or(0);
         if incoming.remaining > 0 {
-            ports.expect_backend(backend.conn, incoming.remaining);
+            ports.expect_backend(conn, incoming.remaining);
         }
         if incoming.forward {
             ports.send_client(piece);

@@ -17,7 +17,7 @@ use super::live::{Live, MAX_NAMES, Overflow, Skipping, Turn, Unnamed, Wait};
 use super::refusal::Refusal;
 use super::replies::Owed;
 use super::statement::{Statement, may_name_a_moment};
-use crate::backend::Backend;
+use crate::backend::postgres::Backend;
 use crate::metrics::PinReason;
 use crate::reactor::Buf;
 use crate::route::DdlPolicy;

@@ -24,7 +24,8 @@ use super::settings::{
     Reading, SettingSet, Settings, Touched, canonical, put_literal, put_set_config, transition,
 };
 use super::statement::Statement;
-use crate::backend::{Backend, Parameters, PoolKey};
+use crate::backend::PoolKey;
+use crate::backend::postgres::{Backend, Parameters};
 use crate::faces::postgres::{Login as LoginNames, Stage};
 use crate::gate::{Gate, GateWord, Refused};
 use crate::metrics::PinReason;

@@ -25,11 +25,66 @@ pub(crate) mod statement;
 #[cfg(test)]
 mod tests;
 
-use control_store::{DatabaseId, Fault};
+use std::rc::Rc;
 
-use super::{Context, Entrance, Event, Ports, Request};
+use control_store::{DatabaseId, Engine, Fault, KeyId};
+use protocol_postgres::backend::{ErrorResponse, Severity, write};
+
+use super::{Context, Entrance, Event, Ports, Request, Session};
+use crate::backend::Member;
+use crate::backend::postgres::handshake::{Handshake, LoggedIn};
+use crate::backend::postgres::prepared::Prepared;
+use crate::backend::postgres::{Backend, Incoming, TERMINATE, ends_connection};
+use crate::faces::postgres as face;
+use crate::protocol::Protocol;
 use live::Live;
 use login::{Login, Progress};
+use replies::Replies;
+
+/// PostgreSQL, as workers and pools see it.
+pub(crate) struct Postgres;
+
+impl Protocol for Postgres {
+    const ENGINE: Engine = Engine::Postgres;
+    const FAREWELL: &'static [u8] = &TERMINATE;
+    const DIRECT_TLS_ALPN: Option<&'static [u8]> = Some(b"postgresql");
+
+    type Session = PgSession;
+    type Login = Handshake;
+    type Backend = Backend;
+
+    fn backend(cx: &Context, member: Member, done: LoggedIn, epoch: u64) -> Backend {
+        Backend {
+            member,
+            parameters: Rc::new(done.parameters),
+            replies: Replies::default(),
+            prepared: Prepared::default(),
+            settings: cx.sets.none(),
+            schema_epoch: epoch,
+            incoming: Incoming::default(),
+        }
+    }
+
+    fn ends_connection(bytes: &[u8]) -> bool {
+        ends_connection(bytes)
+    }
+
+    fn turn_away(out: &mut Vec<u8>, why: &Fault) {
+        let names = face::Login {
+            user: "",
+            database: "",
+        };
+        let error = face::translate(why, face::Stage::Login, names);
+        let response = ErrorResponse {
+            severity: Severity::Fatal,
+            code: error.code,
+            message: &error.message,
+            detail: None,
+            hint: None,
+        };
+        write::error_response(out, &response);
+    }
+}
 
 /// One client's session.
 pub(crate) struct PgSession {
@@ -42,24 +97,20 @@ enum Phase {
     Closed,
 }
 
-impl PgSession {
-    /// A session whose client has sent nothing yet.
-    pub(crate) fn new(entrance: Entrance) -> Self {
+impl Session<Backend> for PgSession {
+    fn new(entrance: Entrance) -> Self {
         Self {
             phase: Phase::Login(Box::new(Login::new(entrance))),
         }
     }
 
-    /// TLS has begun on the session's connection, with this `tls-server-end-point` hash of our
-    /// certificate, if one is defined.
-    pub(crate) fn tls_started(&mut self, end_point_hash: Option<Vec<u8>>) {
+    fn tls_started(&mut self, end_point_hash: Option<Vec<u8>>) {
         if let Phase::Login(login) = &mut self.phase {
             login.tls_started(end_point_hash);
         }
     }
 
-    /// Takes one event.
-    pub(crate) fn handle<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, event: Event) {
+    fn handle<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, event: Event) {
         match &mut self.phase {
             Phase::Login(login) => match event {
                 Event::Client(buf) => {
@@ -92,6 +143,37 @@ impl PgSession {
         }
     }
 
+    fn reads_client(&self) -> bool {
+        match &self.phase {
+            Phase::Login(_) => true,
+            Phase::Live(live) => live.reads_client(),
+            Phase::Closed => false,
+        }
+    }
+
+    fn is_cancel_key(&self, key: &[u8]) -> bool {
+        match &self.phase {
+            Phase::Live(live) => live.is_cancel_key(key),
+            Phase::Login(_) | Phase::Closed => false,
+        }
+    }
+
+    fn database(&self) -> Option<DatabaseId> {
+        match &self.phase {
+            Phase::Live(live) => Some(live.database_id()),
+            Phase::Login(_) | Phase::Closed => None,
+        }
+    }
+
+    fn key(&self) -> Option<KeyId> {
+        match &self.phase {
+            Phase::Live(live) => Some(live.key_id()),
+            Phase::Login(_) | Phase::Closed => None,
+        }
+    }
+}
+
+impl PgSession {
     fn advance<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, progress: Progress) {
         match progress {
             Progress::More => {}
@@ -111,39 +193,6 @@ impl PgSession {
         if !matches!(self.phase, Phase::Closed) {
             self.phase = Phase::Closed;
             ports.request(Request::Close);
-        }
-    }
-
-    /// Whether bytes of the client are wanted now. While they are not, the connection is not read.
-    pub(crate) fn reads_client(&self) -> bool {
-        match &self.phase {
-            Phase::Login(_) => true,
-            Phase::Live(live) => live.reads_client(),
-            Phase::Closed => false,
-        }
-    }
-
-    /// Whether that is the key for cancelling this session's statements.
-    pub(crate) fn is_cancel_key(&self, key: &[u8]) -> bool {
-        match &self.phase {
-            Phase::Live(live) => live.is_cancel_key(key),
-            Phase::Login(_) | Phase::Closed => false,
-        }
-    }
-
-    /// The database, once the login is that far.
-    pub(crate) fn database(&self) -> Option<DatabaseId> {
-        match &self.phase {
-            Phase::Live(live) => Some(live.database_id()),
-            Phase::Login(_) | Phase::Closed => None,
-        }
-    }
-
-    /// The key that the client logged in with.
-    pub(crate) fn key(&self) -> Option<control_store::KeyId> {
-        match &self.phase {
-            Phase::Live(live) => Some(live.key_id()),
-            Phase::Login(_) | Phase::Closed => None,
         }
     }
 }

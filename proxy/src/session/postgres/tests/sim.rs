@@ -21,14 +21,15 @@ use super::super::settings::SettingSets;
 use super::super::statement::Statements;
 use super::super::{PgSession, Phase};
 use super::model::Model;
-use crate::backend::prepared::Prepared;
-use crate::backend::{Backend, BackendId, Incoming, PoolKey};
+use crate::backend::postgres::prepared::Prepared;
+use crate::backend::postgres::{Backend, Incoming};
+use crate::backend::{BackendId, Member, PoolKey};
 use crate::gate::Gates;
 use crate::metrics::WorkerMetrics;
 use crate::query_log::{QueryLog, QueryLogConfig};
 use crate::reactor::{Buf, ConnId};
 use crate::route::{DdlPolicy, Route};
-use crate::session::{Context, Event, Fate, Ports, Request, Shared};
+use crate::session::{Context, Event, Fate, Ports, Request, Session, Shared};
 
 /// Chance that a seed repeats (splitmix64).
 pub(super) struct Random(u64);
@@ -96,23 +97,25 @@ impl World {
             alive: true,
         });
         Box::new(Backend {
-            id: BackendId(id),
-            conn: ConnId {
-                index: id,
-                generation: 0,
+            member: Member {
+                id: BackendId(id),
+                conn: ConnId {
+                    index: id,
+                    generation: 0,
+                },
+                pool: PoolKey {
+                    database: DatabaseId(1),
+                    role: Role::Admin,
+                },
+                server: ServerId(1),
+                idle_since: Instant::now(),
             },
-            pool: PoolKey {
-                database: DatabaseId(1),
-                role: Role::Admin,
-            },
-            server: ServerId(1),
             parameters: Rc::new(vec![(Box::from(&b"TimeZone"[..]), Box::from(&b"UTC"[..]))]),
             replies: Replies::default(),
             prepared: Prepared::default(),
             settings: Rc::clone(&self.none),
             schema_epoch: 0,
             incoming: Incoming::default(),
-            idle_since: Instant::now(),
         })
     }
 

@@ -15,6 +15,7 @@ use protocol_postgres::{PROTOCOL_3_0, frontend, startup};
 use thiserror::Error;
 
 use super::Parameters;
+use crate::protocol::{BackendLogin, Target};
 
 /// No message of a login is longer.
 const MAX_BODY: u32 = 64 << 10;
@@ -39,8 +40,7 @@ pub(crate) enum HandshakeError {
 }
 
 impl HandshakeError {
-    /// Whether trying again could help: the server is starting, stopping or full.
-    pub(crate) fn is_temporary(&self) -> bool {
+    fn is_temporary(&self) -> bool {
         match self {
             Self::Refused { code, .. } => {
                 code.starts_with("57P") || code.starts_with("53") || code.starts_with("08")
@@ -80,21 +80,19 @@ pub(crate) struct Handshake {
     parameters: Parameters,
 }
 
-impl Handshake {
-    /// Begins a login; `out` takes the first packet.
-    pub(crate) fn start(
-        role: Arc<NativeRole>,
-        database: &str,
-        out: &mut Vec<u8>,
-    ) -> Result<Self, HandshakeError> {
+impl BackendLogin for Handshake {
+    type Done = LoggedIn;
+    type Error = HandshakeError;
+
+    fn start(target: &Target, out: &mut Vec<u8>) -> Result<Self, HandshakeError> {
         let parameters = [
-            (&b"user"[..], role.name.as_bytes()),
-            (b"database", database.as_bytes()),
+            (&b"user"[..], target.role.name.as_bytes()),
+            (b"database", target.database.name.as_bytes()),
         ];
         startup::write::startup_message(out, PROTOCOL_3_0, parameters)
             .map_err(|_| HandshakeError::Protocol("no name that a startup packet can hold"))?;
         Ok(Self {
-            role,
+            role: Arc::clone(&target.role),
             state: State::Offer,
             input: Vec::new(),
             process_id: 0,
@@ -103,8 +101,7 @@ impl Handshake {
         })
     }
 
-    /// Takes bytes; `out` takes the answer. `Some`: the server waits for queries.
-    pub(crate) fn receive(
+    fn receive(
         &mut self,
         bytes: &[u8],
         out: &mut Vec<u8>,
@@ -129,6 +126,19 @@ impl Handshake {
         }
     }
 
+    fn is_temporary(error: &HandshakeError) -> bool {
+        error.is_temporary()
+    }
+
+    fn cancel_request(done: &LoggedIn) -> Box<[u8]> {
+        let mut out = Vec::with_capacity(16);
+        // The key came in a message of the server's, so it is no longer than one of ours may be.
+        let _ = startup::write::cancel_request(&mut out, done.process_id, &done.cancel_key);
+        out.into()
+    }
+}
+
+impl Handshake {
     fn take_logged_in(&mut self) -> LoggedIn {
         LoggedIn {
             process_id: self.process_id,
