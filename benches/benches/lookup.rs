@@ -29,6 +29,7 @@ fn snapshot(tenants: u64) -> Snapshot {
         address: ServerAddress::Unix("/nowhere".into()),
         connection_budget: 100,
         region: "eu-central".into(),
+        redis_select: None,
     };
     snapshot.servers.insert(ServerId(1), Arc::new(server));
     let role = Arc::new(NativeRole {
@@ -62,6 +63,7 @@ fn snapshot(tenants: u64) -> Snapshot {
             settings: Settings::default(),
             pool_mode: PoolMode::Transaction,
             schema_epoch: 0,
+            redis: None,
         };
         snapshot
             .databases

@@ -159,6 +159,7 @@ fn snapshot(server: SocketAddr) -> Result<Snapshot> {
         address: ServerAddress::Tcp(server),
         connection_budget: BACKENDS,
         region: "eu-central".into(),
+        redis_select: None,
     };
     snapshot.servers.insert(ServerId(1), Arc::new(entry));
     let database = Database {
@@ -181,6 +182,7 @@ fn snapshot(server: SocketAddr) -> Result<Snapshot> {
         },
         pool_mode: PoolMode::Transaction,
         schema_epoch: 0,
+        redis: None,
     };
     snapshot.databases.insert(DatabaseId(1), Arc::new(database));
     let name = DatabaseName {

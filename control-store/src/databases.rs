@@ -110,10 +110,11 @@ pub(crate) fn insert(
     }
     let id = DatabaseId(next_id(tx, "database")?);
     let sealed = sealer.seal(Purpose::NativeRoles, id.0, &roles::encode(new.roles)?)?;
+    let number = redis_number(tx, new)?;
     tx.execute(
         "INSERT INTO databases (id, project, engine, name, workspace, tenant, server, state, sealed_roles, settings,
-             pool_mode, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'provisioning', ?8, ?9, 'transaction', ?10)",
+             pool_mode, created_at, redis_number)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'provisioning', ?8, ?9, 'transaction', ?10, ?11)",
         (
             id.0,
             project.as_str(),
@@ -125,6 +126,7 @@ pub(crate) fn insert(
             sealed,
             to_json(new.settings)?,
             now_us(),
+            number,
         ),
     )
     .map_err(|error| match StoreError::unique(error, Entity::Database, new.name) {
@@ -136,6 +138,34 @@ pub(crate) fn insert(
     })?;
     dirty.databases.insert(id);
     Ok(id)
+}
+
+/// The lowest of the server's logical databases that is free; on a server of its own, the first. `None`: not Redis.
+fn redis_number(tx: &Transaction<'_>, new: &NewDatabase<'_>) -> Result<Option<u32>, StoreError> {
+    if new.engine != Engine::Redis {
+        return Ok(None);
+    }
+    let server = new.server.0;
+    let (shared, databases): (bool, u32) = tx
+        .prepare_cached(
+            "SELECT kind = 'shared', redis_databases FROM servers WHERE id = ?1 AND engine = 'redis'",
+        )?
+        .query_row([server], |r| Ok((r.get(0)?, r.get(1)?)))
+        .optional()?
+        .ok_or_else(|| StoreError::not_found(Entity::Server, new.server))?;
+    let first = u32::from(shared);
+    let free: u32 = tx
+        .prepare_cached(
+            "SELECT min(n) FROM (SELECT ?2 AS n UNION ALL SELECT redis_number + 1 FROM databases WHERE server = ?1)
+             WHERE n NOT IN (SELECT redis_number FROM databases WHERE server = ?1)",
+        )?
+        .query_row((server, first), |r| r.get(0))?;
+    // Nobody shares a server that is a database's own.
+    let end = if shared { databases } else { 1 };
+    if free < end {
+        return Ok(Some(free));
+    }
+    Err(StoreError::ServerFull { server: new.server })
 }
 
 /// A blueprint has databases only while its workspace has one.

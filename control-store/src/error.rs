@@ -89,6 +89,12 @@ pub enum StoreError {
         /// Which name.
         name: String,
     },
+    /// The server that was chosen for a database has no logical database left: another server must take it.
+    #[error("server {server} has as many databases as it can")]
+    ServerFull {
+        /// Which server.
+        server: ServerId,
+    },
     /// A version was cut while a tenant was made, which must get it before it can be used.
     #[error("{blueprint} has version {version} by now")]
     NewerVersion {
@@ -171,6 +177,11 @@ pub enum StoreError {
     Sqlite(#[from] rusqlite::Error),
 }
 impl StoreError {
+    /// Whether another server can take what this one could not.
+    pub fn asks_for_another_server(&self) -> bool {
+        matches!(self, Self::NameOnServer { .. } | Self::ServerFull { .. })
+    }
+
     pub(crate) fn not_found(what: Entity, name: impl fmt::Display) -> Self {
         Self::NotFound {
             what,

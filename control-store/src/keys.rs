@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction};
 
 use crate::error::{Entity, StoreError};
 use crate::ids::{KeyId, ProjectId, Role};
-use crate::publish::{Dirty, read_role, read_scope};
+use crate::publish::{Dirty, key_hashes, read_role, read_scope};
 use crate::scram::{derive, stored_key};
 use crate::seal::{Purpose, Sealer};
 use crate::secret::{API_KEY_PREFIX, Secret, api_key_hash, new_api_key, new_proxy_password};
@@ -172,15 +172,16 @@ impl Store {
     /// The project has no such key.
     pub fn delete_key(&self, project: &ProjectId, key: KeyId) -> Result<(), StoreError> {
         self.write(|tx, dirty| {
-            let hash = tx
+            let (hash, sealed): (_, Vec<u8>) = tx
                 .query_row(
-                    "DELETE FROM api_keys WHERE id = ?1 AND project = ?2 RETURNING hash",
+                    "DELETE FROM api_keys WHERE id = ?1 AND project = ?2 RETURNING hash, sealed_password",
                     (key.0, project.as_str()),
-                    |r| r.get(0),
+                    |r| Ok((r.get(0)?, r.get(1)?)),
                 )
                 .optional()?
                 .ok_or_else(|| StoreError::not_found(Entity::ApiKey, key))?;
-            dirty.gone_keys.push(hash);
+            let hashes = key_hashes(&self.sealer, key, hash, &sealed)?;
+            dirty.gone_keys.push(hashes);
             dirty.keys.insert(key);
             dirty.projects.insert(project.clone());
             Ok(())
@@ -360,13 +361,10 @@ mod tests {
         f.store.delete_key(&project, made.key).unwrap();
         assert!(f.store.delete_key(&project, made.key).is_err());
         assert!(f.store.full_key(made.key).is_err());
-        assert!(
-            !f.store
-                .snapshot()
-                .load()
-                .api_keys
-                .contains_key(&api_key_hash(made.api_key.expose()))
-        );
+        let snapshot = f.store.snapshot().load();
+        let hash = |secret: &Secret| api_key_hash(secret.expose());
+        assert!(!snapshot.api_keys.contains_key(&hash(&made.api_key)));
+        assert!(!snapshot.passwords.contains_key(&hash(&made.proxy_password)));
         f.check();
         f.reopened().check();
     }

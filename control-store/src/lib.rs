@@ -22,6 +22,7 @@ mod migrate;
 pub mod names;
 pub mod projects;
 mod publish;
+pub mod redis;
 mod removal;
 pub mod roles;
 pub mod scram;

@@ -9,6 +9,7 @@ use crate::error::StoreError;
 const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_first.sql"),
     include_str!("../migrations/0002_answers.sql"),
+    include_str!("../migrations/0003_redis.sql"),
 ];
 
 /// Applies what is missing, each migration in a transaction of its own.
@@ -68,6 +69,50 @@ mod tests {
         assert_eq!(usize::try_from(versions).unwrap(), MIGRATIONS.len());
         conn.execute("INSERT INTO bans VALUES ('192.0.2.1', 1)", [])
             .unwrap();
+    }
+
+    #[test]
+    fn databases_keep_their_ledgers_when_their_table_is_made_anew() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        conn.pragma_update(None, "foreign_keys", true).unwrap();
+        conn.execute_batch(
+            "CREATE TABLE schema_migrations (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL) STRICT",
+        )
+        .unwrap();
+        for (version, sql) in (1_i64..).zip(&MIGRATIONS[..2]) {
+            apply(&mut conn, version, sql).unwrap();
+        }
+        conn.execute_batch(
+            "INSERT INTO accounts VALUES (1, 'a@example.com', '', 'free', 0);
+             INSERT INTO projects VALUES ('tdb_1', 1, 'Shop', x'', 1, 0, NULL);
+             INSERT INTO servers VALUES (1, 'postgresql', 'shared', 'unix:/s', 9, 'eu', '', x'', '{}', 0);
+             INSERT INTO workspaces (project, name, engine, mode, settings, created_at)
+                 VALUES ('tdb_1', 'shop', 'postgresql', 'tenant', '{}', 0);
+             INSERT INTO databases VALUES (7, 'tdb_1', 'postgresql', 'shop_workspace', 'shop', NULL, 1, 'ready', x'01',
+                 '{}', 'transaction', 3, 4, 5);
+             INSERT INTO ledger VALUES (7, 11, 12);",
+        )
+        .unwrap();
+        migrate(&mut conn).unwrap();
+        let kept: String = conn
+            .query_row(
+                "SELECT d.name || d.settings || d.schema_epoch || d.version || d.created_at || l.change || l.applied_at
+                 FROM databases d JOIN ledger l ON l.database = d.id",
+                [],
+                |r| r.get(0),
+            )
+            .unwrap();
+        assert_eq!(kept, "shop_workspace{}3451112");
+        let stray = "INSERT INTO ledger VALUES (8, 1, 1)";
+        assert!(
+            conn.execute(stray, []).is_err(),
+            "the ledger still points at databases"
+        );
+        conn.execute("DELETE FROM databases", []).unwrap();
+        let left: i64 = conn
+            .query_row("SELECT count(*) FROM ledger", [], |r| r.get(0))
+            .unwrap();
+        assert_eq!(left, 0);
     }
 
     #[test]

@@ -8,9 +8,10 @@ use crate::databases::exists;
 use crate::error::{Entity, StoreError};
 use crate::ids::{KeyId, ProjectId};
 use crate::keys::{KeyOwner, NewKey, insert_key};
-use crate::publish::Dirty;
+use crate::publish::{Dirty, key_hashes};
 use crate::removal;
 use crate::scram::ITERATIONS;
+use crate::seal::Sealer;
 use crate::secret::{new_project_id, random};
 use crate::store::{Store, now_us, time};
 
@@ -103,7 +104,7 @@ impl Store {
     pub fn delete_project(&self, project: &ProjectId) -> Result<(), StoreError> {
         self.write(|tx, dirty| {
             check_project(tx, project)?;
-            mark_keys_gone(tx, project, dirty)?;
+            mark_keys_gone(tx, &self.sealer, project, dirty)?;
             dirty.projects.insert(project.clone());
             tx.execute(
                 "DELETE FROM api_keys WHERE project = ?1",
@@ -130,14 +131,18 @@ pub(crate) fn check_project(conn: &Connection, project: &ProjectId) -> Result<()
 
 fn mark_keys_gone(
     conn: &Connection,
+    sealer: &Sealer,
     project: &ProjectId,
     dirty: &mut Dirty,
 ) -> Result<(), StoreError> {
-    let mut statement = conn.prepare_cached("SELECT id, hash FROM api_keys WHERE project = ?1")?;
+    let mut statement =
+        conn.prepare_cached("SELECT id, hash, sealed_password FROM api_keys WHERE project = ?1")?;
     let mut rows = statement.query([project.as_str()])?;
     while let Some(row) = rows.next()? {
-        dirty.keys.insert(KeyId(row.get(0)?));
-        dirty.gone_keys.push(row.get(1)?);
+        let id = KeyId(row.get(0)?);
+        let hashes = key_hashes(sealer, id, row.get(1)?, &row.get::<_, Vec<u8>>(2)?)?;
+        dirty.keys.insert(id);
+        dirty.gone_keys.push(hashes);
     }
     Ok(())
 }

@@ -8,12 +8,13 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use crate::error::StoreError;
 use crate::ids::{BlueprintName, DatabaseId, Engine, KeyId, ProjectId, Role, ServerId, TenantId};
-use crate::roles;
+use crate::redis::{self, RedisDatabase, RedisKeySettings, SELECT_USER};
 use crate::seal::{Purpose, Sealer};
+use crate::secret::{Secret, sha256};
 use crate::settings::{WorkspaceSettings, from_json};
 use crate::snapshot::{
-    Database, DatabaseKind, DatabaseName, DatabaseStatus, Key, PoolMode, Project, Scope, Server,
-    ServerAddress, Snapshot, SnapshotCell,
+    Database, DatabaseKind, DatabaseName, DatabaseStatus, Key, NativeRole, PoolMode, Project,
+    Scope, ScramKeys, Server, ServerAddress, Snapshot, SnapshotCell,
 };
 use crate::states::{DatabaseState, Mode, TenantStatus};
 use crate::store::ChangeEvent;
@@ -26,7 +27,16 @@ pub(crate) struct Dirty {
     pub(crate) servers: BTreeSet<ServerId>,
     pub(crate) keys: BTreeSet<KeyId>,
     /// Hashes of keys that are gone; the row that would tell them is too.
-    pub(crate) gone_keys: Vec<[u8; 32]>,
+    pub(crate) gone_keys: Vec<KeyHashes>,
+}
+
+/// What a key is looked up by.
+#[derive(Clone, Copy)]
+pub(crate) struct KeyHashes {
+    /// SHA-256 of the full API key.
+    pub(crate) api_key: [u8; 32],
+    /// SHA-256 of the proxy password.
+    pub(crate) password: [u8; 32],
 }
 
 impl Dirty {
@@ -38,7 +48,7 @@ impl Dirty {
     }
 }
 
-type LoadedProject = (Arc<Project>, Vec<([u8; 32], Arc<Key>)>);
+type LoadedProject = (Arc<Project>, Vec<(KeyHashes, Arc<Key>)>);
 
 /// What the touched entries look like now; `None` where one is gone.
 pub(crate) struct Fresh {
@@ -46,16 +56,16 @@ pub(crate) struct Fresh {
     databases: Vec<(DatabaseId, Option<Arc<Database>>)>,
     servers: Vec<(ServerId, Option<Arc<Server>>)>,
     keys: Vec<KeyId>,
-    gone_keys: Vec<[u8; 32]>,
+    gone_keys: Vec<KeyHashes>,
     nothing: bool,
 }
 
 pub(crate) fn load(conn: &Connection, sealer: &Sealer, dirty: Dirty) -> Result<Fresh, StoreError> {
     let nothing = dirty.is_empty();
     Ok(Fresh {
-        projects: each(dirty.projects, |id| load_project(conn, id))?,
+        projects: each(dirty.projects, |id| load_project(conn, sealer, id))?,
         databases: each(dirty.databases, |id| load_database(conn, sealer, *id))?,
-        servers: each(dirty.servers, |id| load_server(conn, *id))?,
+        servers: each(dirty.servers, |id| load_server(conn, sealer, *id))?,
         keys: dirty.keys.into_iter().collect(),
         gone_keys: dirty.gone_keys,
         nothing,
@@ -91,8 +101,9 @@ impl Fresh {
     }
 
     fn apply(self, next: &mut Snapshot) {
-        for hash in self.gone_keys {
-            next.api_keys.remove(&hash);
+        for gone in self.gone_keys {
+            next.api_keys.remove(&gone.api_key);
+            next.passwords.remove(&gone.password);
         }
         for (id, project) in self.projects {
             match project {
@@ -109,6 +120,7 @@ impl Fresh {
         for (id, database) in self.databases {
             if let Some(old) = next.databases.remove(&id) {
                 next.names.remove(&name_of(&old));
+                next.redis.remove(&old);
             }
             if let Some(database) = database {
                 insert_database(next, database);
@@ -118,14 +130,16 @@ impl Fresh {
 }
 
 fn insert_project(snapshot: &mut Snapshot, (project, keys): LoadedProject) {
-    for (hash, key) in keys {
-        snapshot.api_keys.insert(hash, key);
+    for (hashes, key) in keys {
+        snapshot.passwords.insert(hashes.password, Arc::clone(&key));
+        snapshot.api_keys.insert(hashes.api_key, key);
     }
     snapshot.projects.insert(project.id.clone(), project);
 }
 
 fn insert_database(snapshot: &mut Snapshot, database: Arc<Database>) {
     snapshot.names.insert(name_of(&database), database.id);
+    snapshot.redis.insert(&database);
     snapshot.databases.insert(database.id, database);
 }
 
@@ -145,14 +159,14 @@ pub(crate) fn load_all(conn: &Connection, sealer: &Sealer) -> Result<Snapshot, S
     };
     let mut projects = conn.prepare("SELECT id FROM projects WHERE deleted_at IS NULL")?;
     for id in projects.query_map([], |r| r.get::<_, String>(0))? {
-        if let Some(project) = load_project(conn, &ProjectId::new(id?))? {
+        if let Some(project) = load_project(conn, sealer, &ProjectId::new(id?))? {
             insert_project(&mut snapshot, project);
         }
     }
     let mut servers = conn.prepare(&format!("{SERVERS} ORDER BY id"))?;
     let mut rows = servers.query([])?;
     while let Some(row) = rows.next()? {
-        let server = read_server(row)?;
+        let server = read_server(row, sealer)?;
         snapshot.servers.insert(server.id, Arc::new(server));
     }
     let mut databases = conn.prepare(&format!("{DATABASES} ORDER BY d.id"))?;
@@ -172,7 +186,11 @@ fn share_texts(snapshot: &Snapshot, mut database: Database) -> Database {
     database
 }
 
-fn load_project(conn: &Connection, id: &ProjectId) -> Result<Option<LoadedProject>, StoreError> {
+fn load_project(
+    conn: &Connection,
+    sealer: &Sealer,
+    id: &ProjectId,
+) -> Result<Option<LoadedProject>, StoreError> {
     let found = conn
         .prepare_cached("SELECT scram_salt, scram_iterations FROM projects WHERE id = ?1 AND deleted_at IS NULL")?
         .query_row([id.as_str()], |r| Ok((r.get(0)?, r.get(1)?)))
@@ -182,12 +200,15 @@ fn load_project(conn: &Connection, id: &ProjectId) -> Result<Option<LoadedProjec
     };
     let mut keys = Vec::new();
     let mut statement = conn.prepare_cached(
-        "SELECT id, role, scope_type, scope_values, stored_key, server_key, hash FROM api_keys
+        "SELECT id, role, scope_type, scope_values, stored_key, server_key, hash,
+             sealed_password FROM api_keys
          WHERE project = ?1 ORDER BY id",
     )?;
     let mut rows = statement.query([id.as_str()])?;
     while let Some(row) = rows.next()? {
-        keys.push((row.get(6)?, Arc::new(read_key(row, id)?)));
+        let key = read_key(row, id)?;
+        let hashes = key_hashes(sealer, key.id, row.get(6)?, &row.get::<_, Vec<u8>>(7)?)?;
+        keys.push((hashes, Arc::new(key)));
     }
     let project = Project {
         id: id.clone(),
@@ -196,6 +217,20 @@ fn load_project(conn: &Connection, id: &ProjectId) -> Result<Option<LoadedProjec
         keys: keys.iter().map(|(_, key)| Arc::clone(key)).collect(),
     };
     Ok(Some((Arc::new(project), keys)))
+}
+
+/// What a key is looked up by. The hash of its password is in no file: 64 random bits are too few to be read from one.
+pub(crate) fn key_hashes(
+    sealer: &Sealer,
+    id: KeyId,
+    api_key: [u8; 32],
+    sealed_password: &[u8],
+) -> Result<KeyHashes, StoreError> {
+    let password = sealer.open(Purpose::ProxyPassword, id.0, sealed_password)?;
+    Ok(KeyHashes {
+        api_key,
+        password: sha256(&password),
+    })
 }
 
 fn read_key(row: &Row<'_>, project: &ProjectId) -> Result<Key, StoreError> {
@@ -231,25 +266,42 @@ pub(crate) fn read_scope(kind: &str, values: &str) -> Result<Scope, StoreError> 
     }
 }
 
-const SERVERS: &str = "SELECT id, engine, address, connection_budget, region FROM servers";
+const SERVERS: &str =
+    "SELECT id, engine, address, connection_budget, region, sealed_select_password FROM servers";
 
-fn load_server(conn: &Connection, id: ServerId) -> Result<Option<Arc<Server>>, StoreError> {
+fn load_server(
+    conn: &Connection,
+    sealer: &Sealer,
+    id: ServerId,
+) -> Result<Option<Arc<Server>>, StoreError> {
     let mut statement = conn.prepare_cached(&format!("{SERVERS} WHERE id = ?1"))?;
     let mut rows = statement.query([id.0])?;
     rows.next()?
-        .map(read_server)
+        .map(|row| read_server(row, sealer))
         .transpose()
         .map(|server| server.map(Arc::new))
 }
 
-fn read_server(row: &Row<'_>) -> Result<Server, StoreError> {
+fn read_server(row: &Row<'_>, sealer: &Sealer) -> Result<Server, StoreError> {
+    let id: u64 = row.get(0)?;
+    let select: Option<Vec<u8>> = row.get(5)?;
+    let select = select.map(|sealed| sealer.open_text(Purpose::SelectPassword, id, &sealed));
     Ok(Server {
-        id: ServerId(row.get(0)?),
+        id: ServerId(id),
         engine: read_engine(&row.get::<_, String>(1)?)?,
         address: read_address(&row.get::<_, String>(2)?)?,
         connection_budget: row.get(3)?,
         region: row.get(4)?,
+        redis_select: select.transpose()?.map(|it| Arc::new(select_user(&it))),
     })
+}
+
+fn select_user(password: &Secret) -> NativeRole {
+    NativeRole {
+        name: SELECT_USER.into(),
+        password: password.expose().into(),
+        scram: ScramKeys::default(),
+    }
 }
 
 pub(crate) fn read_address(text: &str) -> Result<ServerAddress, StoreError> {
@@ -265,8 +317,10 @@ pub(crate) fn read_address(text: &str) -> Result<ServerAddress, StoreError> {
 
 const DATABASES: &str =
     "SELECT d.id, d.project, d.engine, d.name, d.workspace, d.tenant, d.server, d.state,
-        d.sealed_roles, d.settings, d.pool_mode, d.schema_epoch, w.mode, t.status
+        d.sealed_roles, d.settings, d.pool_mode, d.schema_epoch, w.mode, t.status,
+        d.redis_number, s.kind
     FROM databases d
+    JOIN servers s ON s.id = d.server
     JOIN workspaces w ON w.project = d.project AND w.name = d.workspace
     LEFT JOIN tenants t ON t.project = d.project AND t.id = d.tenant";
 
@@ -301,15 +355,37 @@ fn read_database(row: &Row<'_>, sealer: &Sealer) -> Result<Database, StoreError>
         kind: kind_of(mode, row.get::<_, Option<String>>(5)?),
         server: ServerId(row.get(6)?),
         status: status_of(state, tenant_status),
-        native_roles: roles::decode(&sealer.open(
+        native_roles: crate::roles::decode(&sealer.open(
             Purpose::NativeRoles,
             id,
             &row.get::<_, Vec<u8>>(8)?,
         )?)?,
+        redis: read_redis(row, DatabaseId(id), &settings)?,
         settings: settings.routing(),
         pool_mode: read_pool_mode(&row.get::<_, String>(10)?)?,
         schema_epoch: row.get(11)?,
     })
+}
+
+/// On a server of its own, a database's keys are as its clients name them.
+fn read_redis(
+    row: &Row<'_>,
+    id: DatabaseId,
+    settings: &WorkspaceSettings,
+) -> Result<Option<RedisDatabase>, StoreError> {
+    let (Some(number), WorkspaceSettings::Redis(settings)) = (row.get(14)?, settings) else {
+        return Ok(None);
+    };
+    let shared = row.get::<_, String>(15)? == "shared";
+    Ok(Some(RedisDatabase {
+        number,
+        prefix: if shared {
+            redis::prefix(id)
+        } else {
+            Arc::default()
+        },
+        settings: RedisKeySettings::of(settings),
+    }))
 }
 
 pub(crate) fn read_pool_mode(name: &str) -> Result<PoolMode, StoreError> {

@@ -214,7 +214,7 @@ mod tests {
         f.new_workspace(&project, "young", Mode::Tenant).unwrap();
         f.new_tenant(&project, "globex", &["shop", "blog"]).unwrap();
         f.workspace(&project, "news", Mode::Tenant);
-        f.with_databases("acme", &["news"], |new| {
+        f.with_databases(&project, "acme", &["news"], |new| {
             f.store.add_databases(&project, "acme", new).unwrap();
         });
         let f = f.reopened();

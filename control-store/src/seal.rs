@@ -28,6 +28,8 @@ pub enum Purpose {
     NativeRoles,
     /// The administrator's password of a server.
     ServerPassword,
+    /// The password of the user that selects among a Redis server's databases.
+    SelectPassword,
     /// An answer of the API, which may show secrets.
     Answer,
     /// Proves that the key belongs to the store.
@@ -41,6 +43,7 @@ impl Purpose {
             Self::ProxyPassword => "proxy-password",
             Self::NativeRoles => "native-roles",
             Self::ServerPassword => "server-password",
+            Self::SelectPassword => "select-password",
             Self::Answer => "answer",
             Self::Check => "check",
         }

@@ -6,11 +6,12 @@ use crate::error::{Entity, StoreError};
 use crate::ids::{Engine, ServerId};
 use crate::publish::{read_address, read_engine};
 use crate::seal::Purpose;
+use crate::secret::Secret;
 use crate::snapshot::ServerAddress;
 use crate::store::{Store, next_id, now_us};
 
 /// A server to be added. Its address is set once it runs.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NewServer {
     /// Which engine.
     pub engine: Engine,
@@ -22,6 +23,21 @@ pub struct NewServer {
     pub region: String,
     /// Who made it, for the provisioner alone.
     pub provisioner: String,
+    /// What only a Redis server has, and every one of them.
+    pub redis: Option<RedisServer>,
+}
+
+/// What the control plane must know of a Redis server beyond where it is. It has no `Debug`: it holds secrets.
+#[derive(Clone)]
+pub struct RedisServer {
+    /// How many logical databases it has. The first is left empty on a shared server: connections begin there.
+    pub databases: u32,
+    /// Who may do everything.
+    pub admin_user: String,
+    /// With which password.
+    pub admin_password: Secret,
+    /// The password of [`SELECT_USER`](crate::redis::SELECT_USER).
+    pub select_password: Secret,
 }
 
 /// A server as the control plane knows it.
@@ -65,12 +81,25 @@ impl Store {
         new: &NewServer,
         address: &ServerAddress,
     ) -> Result<(), StoreError> {
-        let sealed = self.sealer.seal(Purpose::ServerPassword, id.0, b"")?;
+        if new.redis.is_some() != (new.engine == Engine::Redis) {
+            return Err(StoreError::Invalid {
+                field: "server",
+                why: "must have Redis's settings if and only if it is one",
+            });
+        }
+        let redis = new.redis.as_ref();
+        let password = redis.map_or("", |it| it.admin_password.expose());
+        let sealed = (self.sealer).seal(Purpose::ServerPassword, id.0, password.as_bytes())?;
+        let select = redis.map(|it| {
+            let password = it.select_password.expose().as_bytes();
+            self.sealer.seal(Purpose::SelectPassword, id.0, password)
+        });
+        let select = select.transpose()?;
         self.write(|tx, dirty| {
             tx.execute(
                 "INSERT INTO servers (id, engine, kind, address, connection_budget, region, admin_user,
-                     sealed_admin_password, provisioner, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, '', ?7, ?8, ?9)",
+                     sealed_admin_password, provisioner, created_at, redis_databases, sealed_select_password)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
                 (
                     id.0,
                     new.engine.lower_name(),
@@ -78,14 +107,42 @@ impl Store {
                     address_text(address),
                     new.connection_budget,
                     &new.region,
+                    redis.map_or("", |it| it.admin_user.as_str()),
                     sealed,
                     &new.provisioner,
                     now_us(),
+                    redis.map(|it| it.databases),
+                    select,
                 ),
             )
             .map_err(|e| StoreError::unique(e, Entity::Server, id))?;
             dirty.servers.insert(id);
             Ok(())
+        })
+    }
+
+    /// What the control plane must know of a Redis server.
+    ///
+    /// # Errors
+    /// There is no such server, or it is another engine's.
+    pub fn redis_server(&self, id: ServerId) -> Result<RedisServer, StoreError> {
+        let found: Option<(u32, String, Vec<u8>, Vec<u8>)> = self.read(|conn| {
+            Ok(conn
+                .prepare_cached(
+                    "SELECT redis_databases, admin_user, sealed_admin_password, sealed_select_password
+                     FROM servers WHERE id = ?1 AND engine = 'redis'",
+                )?
+                .query_row([id.0], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))
+                .optional()?)
+        })?;
+        let (databases, admin_user, admin, select) =
+            found.ok_or_else(|| StoreError::not_found(Entity::Server, id))?;
+        let open = |purpose, sealed: &[u8]| self.sealer.open_text(purpose, id.0, sealed);
+        Ok(RedisServer {
+            databases,
+            admin_user,
+            admin_password: open(Purpose::ServerPassword, &admin)?,
+            select_password: open(Purpose::SelectPassword, &select)?,
         })
     }
 
@@ -135,7 +192,8 @@ impl Store {
         })
     }
 
-    /// The shared server with the fewest databases on which no database has that name; `None`: another server is needed.
+    /// The shared server with the fewest databases that has room: no database of that name, and on Redis, where names do not
+    /// meet, a logical database that is free. `None`: another server is needed.
     ///
     /// # Errors
     /// The store failed.
@@ -145,7 +203,9 @@ impl Store {
                 .prepare_cached(
                     "SELECT s.id FROM servers s
                      WHERE s.engine = ?1 AND s.kind = 'shared'
-                       AND NOT EXISTS (SELECT 1 FROM databases d WHERE d.server = s.id AND d.name = ?2)
+                       AND CASE s.engine
+                           WHEN 'redis' THEN (SELECT count(*) FROM databases d WHERE d.server = s.id) < s.redis_databases - 1
+                           ELSE NOT EXISTS (SELECT 1 FROM databases d WHERE d.server = s.id AND d.name = ?2) END
                      ORDER BY (SELECT count(*) FROM databases d WHERE d.server = s.id), s.id LIMIT 1",
                 )?
                 .query_row((engine.lower_name(), name), |r| r.get(0).map(ServerId))
@@ -157,7 +217,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::states::Mode;
+    use crate::states::{DatabaseState, Mode};
     use crate::testing::Fixture;
 
     #[test]
@@ -175,6 +235,69 @@ mod tests {
         assert_eq!(place("b_workspace"), Some(second), "it has fewer databases");
         f.workspace(&theirs, "a", Mode::Tenant);
         assert_eq!(place("a_workspace"), None);
+        f.check();
+    }
+
+    #[test]
+    fn redis_names_may_meet_and_numbers_run_out() {
+        let f = Fixture::new();
+        let (ours, theirs) = (f.project(), f.another_project());
+        assert_eq!(f.store.place(Engine::Redis, "a_workspace").unwrap(), None);
+        let first = f.redis_server(3);
+        let number = |id| {
+            let snapshot = f.store.snapshot().load();
+            let database = &snapshot.databases[&id];
+            let redis = database.redis.as_ref().unwrap();
+            assert_eq!(redis.prefix, crate::redis::prefix(id));
+            (database.server, redis.number)
+        };
+        let ids = [&ours, &theirs].map(|project| f.redis_workspace(project, "a"));
+        assert_eq!(ids.map(number), [(first, 1), (first, 2)]);
+        assert_eq!(
+            f.store.place(Engine::Redis, "b").unwrap(),
+            None,
+            "it is full"
+        );
+        let full = f.new_redis_workspace(&ours, "b", first);
+        assert!(matches!(full, Err(StoreError::ServerFull { server }) if server == first));
+        assert!(f.store.list_workspaces(&ours).unwrap().len() == 1);
+        let (from, to) = (DatabaseState::Ready, DatabaseState::Removing);
+        f.store.move_database(ids[0], from, to).unwrap();
+        assert!(
+            f.new_redis_workspace(&ours, "b", first).is_err(),
+            "its keys are there yet"
+        );
+        f.store.remove_database(ids[0]).unwrap();
+        let again = f.new_redis_workspace(&ours, "b", first).unwrap();
+        assert_eq!(number(again), (first, 1), "the lowest that is free");
+        f.check();
+    }
+
+    #[test]
+    fn a_redis_server_keeps_its_secrets() {
+        let f = Fixture::new();
+        let id = f.redis_server(16);
+        let f = f.reopened();
+        let found = f.store.redis_server(id).unwrap();
+        assert_eq!(
+            (found.databases, &*found.admin_user),
+            (16, "tenantsdb_admin")
+        );
+        assert_eq!(found.admin_password.expose(), "all");
+        assert_eq!(found.select_password.expose(), "select");
+        let snapshot = f.store.snapshot().load();
+        let select = snapshot.servers[&id].redis_select.as_ref().unwrap();
+        assert_eq!(
+            (&*select.name, &*select.password),
+            ("tenantsdb_select", "select")
+        );
+        let postgres = f.server();
+        assert!(f.store.redis_server(postgres).is_err());
+        assert!(
+            f.store.snapshot().load().servers[&postgres]
+                .redis_select
+                .is_none()
+        );
         f.check();
     }
 

@@ -9,6 +9,9 @@ use crate::error::StoreError;
 use crate::ids::Engine;
 use crate::snapshot::Settings;
 
+/// Milliseconds after which a script of a Redis database is ended: the server's own `busy-reply-threshold`.
+pub const REDIS_BUSY_MS: u64 = 5000;
+
 /// Settings as the workspace's engine has them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -94,7 +97,12 @@ impl WorkspaceSettings {
                 max_rows_per_query: *max_rows_per_query,
                 max_connections: *max_connections,
             },
-            Self::Redis(_) => Settings::default(),
+            // Scripts have a limit; rows and other statements have none.
+            Self::Redis(_) => Settings {
+                query_timeout_ms: REDIS_BUSY_MS,
+                max_rows_per_query: u64::MAX,
+                ..Settings::default()
+            },
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::ids::{BlueprintName, DatabaseId, Engine, KeyId, ProjectId, Role, ServerId, TenantId};
+pub use crate::redis::{RedisDatabase, RedisIndex, RedisKeyPattern, RedisKeySettings};
 
 /// A persistent hash map.
 pub type Map<K, V> =
@@ -51,6 +52,10 @@ pub struct Snapshot {
     pub servers: Map<ServerId, Arc<Server>>,
     /// Keys by the SHA-256 of the full API key.
     pub api_keys: Map<[u8; 32], Arc<Key>>,
+    /// Keys by the SHA-256 of the proxy password, for logins that hand it over in clear.
+    pub passwords: Map<[u8; 32], Arc<Key>>,
+    /// Redis databases by what their logins name.
+    pub redis: RedisIndex,
 }
 
 /// What a client names when it connects.
@@ -140,6 +145,8 @@ pub struct Database {
     pub pool_mode: PoolMode,
     /// Grows with every schema change that a deployment or import made, so that prepared statements are renewed.
     pub schema_epoch: u64,
+    /// What only a Redis database has, and every one of them.
+    pub redis: Option<RedisDatabase>,
 }
 
 impl Database {
@@ -216,12 +223,12 @@ pub struct NativeRole {
     pub name: Arc<str>,
     /// Its password, for drivers that need the text. Random, 43 characters of base64url.
     pub password: Arc<str>,
-    /// SCRAM-SHA-256 keys of that password, so that the proxy never runs PBKDF2.
+    /// SCRAM-SHA-256 keys of that password, so that the proxy never runs PBKDF2. All zero on Redis, which takes passwords only.
     pub scram: ScramKeys,
 }
 
 /// What a SCRAM-SHA-256 client derives from a password, computed once when the password is made.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct ScramKeys {
     /// The salt in the role's verifier on the server.
     pub salt: [u8; 16],
@@ -266,6 +273,8 @@ pub struct Server {
     pub connection_budget: u32,
     /// The zone it is in, see `GET /regions`.
     pub region: Arc<str>,
+    /// Redis: who selects the logical database, before the native role logs in; it may do nothing else.
+    pub redis_select: Option<Arc<NativeRole>>,
 }
 
 /// How to reach a database server.

@@ -334,7 +334,7 @@ mod tests {
         f.workspace(&theirs, "shop", Mode::Tenant);
         let ours = f.tenant(&ours, "acme", &["shop"])[0];
         let server = f.store.database(ours).unwrap().server;
-        let made = f.with_databases("acme", &["shop"], |new| {
+        let made = f.with_databases(&theirs, "acme", &["shop"], |new| {
             let new = new.iter().map(|it| NewDatabase { server, ..*it });
             let new: Vec<_> = new.collect();
             f.store.create_tenant(&theirs, "acme", &new)
@@ -384,7 +384,7 @@ mod tests {
         f.workspace(&project, "blog", Mode::Tenant);
         f.tenant(&project, "acme", &["shop"]);
         let add = |of: &[&str]| {
-            f.with_databases("acme", of, |new| {
+            f.with_databases(&project, "acme", of, |new| {
                 f.store.add_databases(&project, "acme", new)
             })
         };

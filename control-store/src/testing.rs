@@ -10,8 +10,9 @@ use crate::error::StoreError;
 use crate::ids::{DatabaseId, Engine, ProjectId, ServerId};
 use crate::publish::load_all;
 use crate::seal::Sealer;
+use crate::secret::Secret;
 use crate::secret::hex;
-use crate::servers::NewServer;
+use crate::servers::{NewServer, RedisServer};
 use crate::settings::WorkspaceSettings;
 use crate::snapshot::{NativeRole, NativeRoles, ServerAddress, Snapshot};
 use crate::states::{DatabaseState, Mode};
@@ -68,10 +69,60 @@ impl Fixture {
             connection_budget: 300,
             region: "eu-central".into(),
             provisioner: "{}".into(),
+            redis: None,
         };
         let address = ServerAddress::Unix("/run/postgres/socket".into());
         self.store.add_server(id, &new, &address).expect("a server");
         id
+    }
+
+    /// A shared Redis server with so many logical databases.
+    pub(crate) fn redis_server(&self, databases: u32) -> ServerId {
+        let id = self.store.reserve_server().expect("an id");
+        let new = NewServer {
+            engine: Engine::Redis,
+            shared: true,
+            connection_budget: 300,
+            region: "eu-central".into(),
+            provisioner: "{}".into(),
+            redis: Some(RedisServer {
+                databases,
+                admin_user: "tenantsdb_admin".into(),
+                admin_password: Secret::new("all".into()),
+                select_password: Secret::new("select".into()),
+            }),
+        };
+        let address = ServerAddress::Unix("/run/redis/socket".into());
+        self.store.add_server(id, &new, &address).expect("a server");
+        id
+    }
+
+    /// A Redis workspace whose database is there.
+    pub(crate) fn redis_workspace(&self, project: &ProjectId, name: &str) -> DatabaseId {
+        let server = self.place(Engine::Redis, &format!("{name}_workspace"));
+        let id = self
+            .new_redis_workspace(project, name, server)
+            .expect("a workspace");
+        let (from, to) = (DatabaseState::Provisioning, DatabaseState::Ready);
+        self.store.move_database(id, from, to).expect("ready");
+        id
+    }
+
+    pub(crate) fn new_redis_workspace(
+        &self,
+        project: &ProjectId,
+        name: &str,
+        server: ServerId,
+    ) -> Result<DatabaseId, StoreError> {
+        let new = NewWorkspace {
+            name,
+            engine: Engine::Redis,
+            mode: Mode::Tenant,
+            database: &format!("{name}_workspace"),
+            server,
+            roles: &roles(),
+        };
+        self.store.create_workspace(project, &new)
     }
 
     /// A workspace whose database is there.
@@ -96,15 +147,18 @@ impl Fixture {
             engine: Engine::Postgres,
             mode,
             database: &database,
-            server: self.place(&database),
+            server: self.place(Engine::Postgres, &database),
             roles: &roles(),
         };
         self.store.create_workspace(project, &new)
     }
 
-    fn place(&self, database: &str) -> ServerId {
-        let found = self.store.place(Engine::Postgres, database);
-        found.expect("a search").unwrap_or_else(|| self.server())
+    fn place(&self, engine: Engine, database: &str) -> ServerId {
+        let found = self.store.place(engine, database).expect("a search");
+        found.unwrap_or_else(|| match engine {
+            Engine::Redis => self.redis_server(64),
+            _ => self.server(),
+        })
     }
 
     /// A tenant in use, with a database of each blueprint that has its newest version.
@@ -134,26 +188,33 @@ impl Fixture {
         id: &str,
         of: &[&str],
     ) -> Result<Vec<DatabaseId>, StoreError> {
-        self.with_databases(id, of, |new| self.store.create_tenant(project, id, new))
+        self.with_databases(project, id, of, |new| {
+            self.store.create_tenant(project, id, new)
+        })
     }
 
     pub(crate) fn with_databases<T>(
         &self,
+        project: &ProjectId,
         tenant: &str,
         of: &[&str],
         f: impl FnOnce(&[NewDatabase<'_>]) -> T,
     ) -> T {
-        let settings = WorkspaceSettings::default_of(Engine::Postgres);
+        let engine = |workspace: &str| match self.store.workspace(project, workspace) {
+            Ok(found) => found.engine,
+            Err(_) => Engine::Postgres,
+        };
+        let settings = [Engine::Postgres, Engine::Redis].map(WorkspaceSettings::default_of);
         let roles = roles();
         let names: Vec<_> = of.iter().map(|it| format!("{it}__{tenant}")).collect();
         let new = names.iter().zip(of).map(|(name, workspace)| NewDatabase {
             workspace,
             tenant: Some(tenant),
-            engine: Engine::Postgres,
+            engine: engine(workspace),
             name,
-            server: self.place(name),
+            server: self.place(engine(workspace), name),
             roles: &roles,
-            settings: &settings,
+            settings: &settings[usize::from(engine(workspace) == Engine::Redis)],
         });
         f(&new.collect::<Vec<_>>())
     }
@@ -240,10 +301,19 @@ pub(crate) fn describe(s: &Snapshot) -> BTreeMap<String, String> {
             format!("{} {} {:?} {:?} {keys}", k.id, k.project, k.role, k.scope),
         );
     }
+    for (hash, k) in &s.passwords {
+        all.insert(format!("password {}", hex(hash)), k.id.to_string());
+    }
+    all.insert("redis".into(), s.redis.describe());
     for (id, v) in &s.servers {
         let text = format!(
-            "{} {:?} {:?} {} {}",
-            v.id, v.engine, v.address, v.connection_budget, v.region
+            "{} {:?} {:?} {} {} {:?}",
+            v.id,
+            v.engine,
+            v.address,
+            v.connection_budget,
+            v.region,
+            v.redis_select.as_ref().map(|it| (&it.name, &it.password))
         );
         all.insert(format!("server {id}"), text);
     }
@@ -256,8 +326,8 @@ pub(crate) fn describe(s: &Snapshot) -> BTreeMap<String, String> {
             d.id, d.project, d.engine, d.name, d.blueprint, d.kind, d.server
         );
         let rules = format!(
-            "{:?} {:?} {:?} {}",
-            d.status, d.settings, d.pool_mode, d.schema_epoch
+            "{:?} {:?} {:?} {} {:?}",
+            d.status, d.settings, d.pool_mode, d.schema_epoch, d.redis
         );
         let roles = hex(&crate::roles::encode(&d.native_roles).expect("roles"));
         all.insert(format!("database {id}"), format!("{place} {rules} {roles}"));

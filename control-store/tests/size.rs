@@ -60,6 +60,7 @@ fn an_idle_tenant_costs_at_most_two_kibibytes() {
             settings: Settings::default(),
             pool_mode: PoolMode::Transaction,
             schema_epoch: 0,
+            redis: None,
         };
         snapshot
             .databases

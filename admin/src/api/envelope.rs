@@ -377,6 +377,7 @@ fn store(error: &StoreError) -> Answer {
         }
         StoreError::LoginFailed => Answer::new(Code::Unauthorized, text),
         StoreError::NameOnServer { .. }
+        | StoreError::ServerFull { .. }
         | StoreError::NewerSchema { .. }
         | StoreError::WrongSealingKey
         | StoreError::KeyFile { .. }

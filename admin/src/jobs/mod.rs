@@ -239,6 +239,7 @@ async fn add_server(
         connection_budget: options.connection_budget,
         region: options.region.clone(),
         provisioner: "{\"kind\":\"local\"}".into(),
+        redis: None,
     };
     blocking(store, move |store| store.add_server(id, &new, &address)).await?;
     Ok(id)

@@ -155,7 +155,8 @@ impl Jobs {
             tries += 1;
             match made {
                 // Somebody else took a name on that server meanwhile.
-                Err(Failure::Store(StoreError::NameOnServer { .. })) if tries < PLACEMENTS => {}
+                Err(Failure::Store(error))
+                    if error.asks_for_another_server() && tries < PLACEMENTS => {}
                 other => return other,
             }
             for planned in planned.iter_mut() {

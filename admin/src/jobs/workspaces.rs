@@ -57,7 +57,8 @@ impl Jobs {
                 .await;
             tries += 1;
             match made {
-                Err(Failure::Store(StoreError::NameOnServer { .. })) if tries < PLACEMENTS => {}
+                Err(Failure::Store(error))
+                    if error.asks_for_another_server() && tries < PLACEMENTS => {}
                 other => break other?,
             }
         };

@@ -54,6 +54,7 @@ fn database(
         settings: Settings::default(),
         pool_mode: PoolMode::Transaction,
         schema_epoch: 0,
+        redis: None,
     }
 }
 
@@ -71,6 +72,7 @@ fn snapshot() -> Snapshot {
         address: ServerAddress::Unix(PathBuf::from("/run/.s.PGSQL.5432")),
         connection_budget: 10,
         region: "eu-central".into(),
+        redis_select: None,
     };
     snapshot.servers.insert(server.id, Arc::new(server));
     for database in [

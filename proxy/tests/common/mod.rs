@@ -177,6 +177,7 @@ impl Lab {
                 address: address.clone(),
                 connection_budget: self.options.connection_budget,
                 region: "eu-central".into(),
+                redis_select: None,
             };
             next.servers.insert(*id, Arc::new(server));
         }
@@ -205,6 +206,7 @@ impl Lab {
                 settings: self.options.settings.clone(),
                 pool_mode: self.options.pool_mode,
                 schema_epoch: 0,
+                redis: None,
             };
             next.databases.insert(id, Arc::new(database));
             let name = DatabaseName {

@@ -182,6 +182,7 @@ impl Fake {
             connection_budget: 10,
             region: "eu-central".into(),
             provisioner: "{}".into(),
+            redis: None,
         };
         let address = ServerAddress::Unix("/nowhere".into());
         self.0.add_server(id, &new, &address).expect("a server");

@@ -515,6 +515,7 @@ fn route() -> Route {
             settings: Settings::default(),
             pool_mode: PoolMode::Transaction,
             schema_epoch: 0,
+            redis: None,
         }),
         server: Arc::new(Server {
             id: ServerId(1),
@@ -522,6 +523,7 @@ fn route() -> Route {
             address: ServerAddress::Unix("/nowhere".into()),
             connection_budget: 10,
             region: "eu-central".into(),
+            redis_select: None,
         }),
         native_role: role,
         ddl: DdlPolicy::Refuse,
