@@ -2,7 +2,9 @@
 
 pub mod api;
 pub mod app;
+pub mod egress;
+pub mod fetch;
 pub mod jobs;
 pub mod query;
 
-pub use api::{Api, ApiConfig, Endpoint, Region, Tier, serve};
+pub use api::{Api, ApiConfig, Endpoint, Network, Region, Tier, serve};

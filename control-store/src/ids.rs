@@ -40,6 +40,16 @@ impl Engine {
         }
     }
 
+    /// The port that its servers use unless told otherwise.
+    pub const fn usual_port(self) -> u16 {
+        match self {
+            Self::Postgres => 5432,
+            Self::Mysql => 3306,
+            Self::Mongodb => 27017,
+            Self::Redis => 6379,
+        }
+    }
+
     /// Reads a name in any letter case; `postgres`, `pg` and `mongo` are understood too.
     pub fn parse(name: &str) -> Option<Self> {
         match name.to_ascii_lowercase().as_str() {

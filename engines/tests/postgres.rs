@@ -575,7 +575,7 @@ async fn a_rich_schema_survives_the_round_trip_and_a_deployment() {
     let mut source = SchemaSource {
         address: lab.server.address.clone(),
         user: copy.admin.name.to_string(),
-        password: Some("wrong".into()),
+        password: Some(control_store::Secret::new("wrong".into())),
         database: "copy_workspace".into(),
         require_tls: false,
     };

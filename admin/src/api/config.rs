@@ -23,6 +23,10 @@ pub struct ApiConfig {
     pub internal_socket: PathBuf,
     /// Bytes of a request's body.
     pub body_limit: usize,
+    /// Bytes of a schema to import: of the request's body, or of the document behind a URL.
+    pub import_limit: usize,
+    /// Addresses that imports may connect to beside those of the public Internet.
+    pub import_networks: Vec<Network>,
     /// Bytes of one query's rows, as the engine sends them.
     pub result_limit: usize,
     /// Origins whose pages may call the API; `*` alone allows any.
@@ -45,6 +49,8 @@ impl Default for ApiConfig {
             signup_tier: "enterprise".into(),
             internal_socket: PathBuf::new(),
             body_limit: 1 << 20,
+            import_limit: 16 << 20,
+            import_networks: Vec::new(),
             result_limit: 64 << 20,
             cors_origins: Vec::new(),
             trusted_proxies: Vec::new(),

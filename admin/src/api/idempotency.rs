@@ -87,7 +87,8 @@ async fn answer(
     let name = name(request.headers())?;
     let (parts, body) = request.into_parts();
     let whole = Request::from_parts(parts.clone(), body);
-    let body = input::read(whole, state.config.body_limit).await?;
+    let limit = input::body_limit(&parts.extensions, &state.config);
+    let body = input::read(whole, limit).await?;
     let path = parts.uri.path_and_query().map_or("", |it| it.as_str());
     let digest = request_digest(parts.method.as_str(), path, &body);
     let _turn = state

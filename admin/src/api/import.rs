@@ -1,8 +1,10 @@
-//! `POST /workspaces/{id}/schema`: a schema from a template or from JSON.
+//! `POST /workspaces/{id}/schema`: a schema from a template, from JSON, from a database elsewhere or from a URL.
+
+use std::collections::HashSet;
 
 use axum::extract::State;
 use control_store::ids::{Engine, Role};
-use control_store::names;
+use control_store::{Secret, names};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -13,10 +15,13 @@ use super::caller::Caller;
 use super::envelope::{Reply, sentence};
 use super::input::{At, Body};
 use super::state::AppState;
-use super::{queries, workspaces};
-use crate::app::failure::{Failure, Outcome};
-use crate::app::schema::{JsonTable, Made, Statement, TEMPLATES, statements_of, template};
-use crate::app::work::Table;
+use super::{input, queries, workspaces};
+use crate::app::failure::{EngineError, Failure, Outcome};
+use crate::app::schema::{
+    JsonTable, Made, Statement, TEMPLATES, statement_of_dump, statements_of, template,
+};
+use crate::app::work::{Elsewhere, Table};
+use crate::{egress, fetch};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(import))
@@ -26,7 +31,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ImportRequest {
-    /// `template`, `json`, `database` or `url`. The last two are not available yet.
+    /// `template`, `json`, `database` or `url`.
     #[schema(example = "template")]
     source: String,
     /// `ecommerce`, `saas`, `blog` or `fintech`.
@@ -38,10 +43,41 @@ struct ImportRequest {
     #[schema(value_type = Option<Vec<Object>>)]
     collections: Option<Vec<Value>>,
     /// For `database`.
-    #[schema(value_type = Option<Object>)]
-    connection: Option<Value>,
-    /// For `url`.
+    connection: Option<SourceConnection>,
+    /// For `url`: where a document `{"tables": […]}` is, as for `json`.
+    #[schema(example = "https://example.com/schema.json")]
     url: Option<String>,
+}
+
+/// A database to read a schema from. It must be on the public Internet, or where the operator allows. Nothing is changed there.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct SourceConnection {
+    /// The workspace's own engine.
+    #[serde(rename = "type")]
+    #[schema(example = "postgresql")]
+    engine: Option<String>,
+    #[schema(example = "db.example.com")]
+    host: String,
+    /// The engine's usual port if left out.
+    #[schema(example = 5432, minimum = 1)]
+    port: Option<u16>,
+    #[schema(example = "mydb")]
+    database: String,
+    #[serde(alias = "username")]
+    #[schema(example = "admin")]
+    user: String,
+    password: Option<String>,
+    /// `prefer` (default) or `require`.
+    #[schema(example = "require")]
+    sslmode: Option<String>,
+}
+
+/// The document behind a URL.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    tables: Vec<JsonTable>,
 }
 
 /// What was imported.
@@ -51,10 +87,10 @@ struct ImportReply {
     message: String,
     #[schema(example = "template")]
     source: &'static str,
-    /// Tables that were made.
+    /// What was made: tables, and what else has a name of its own.
     #[schema(example = json!(["users", "accounts", "transactions"]))]
     created: Vec<String>,
-    /// Tables that were there already and stay as they are.
+    /// What was there already and stays as it is.
     skipped: Vec<String>,
     /// What failed, each with its name and why.
     errors: Vec<String>,
@@ -78,8 +114,8 @@ struct ImportDetails {
     statements_total: usize,
 }
 
-/// Makes the tables of a template, or those that JSON describes, in a workspace's database. Tables that are there stay as
-/// they are. In tenant mode the changes are tracked as if they were made by hand.
+/// Makes the schema of a template, of JSON, of a document behind a URL or of a database elsewhere in a workspace's database.
+/// What is there stays as it is. In tenant mode the changes are tracked as if they were made by hand.
 #[utoipa::path(post, path = "/workspaces/{id}/schema", tag = "Workspaces", request_body = ImportRequest,
     params(("id" = String, Path, example = "myapp")), responses((status = 200, body = ImportReply)))]
 async fn import(
@@ -90,20 +126,31 @@ async fn import(
 ) -> Outcome<Reply<ImportReply>> {
     caller.workspace(&id, Role::Admin)?;
     let workspace = workspaces::find(&state, caller.project(), &id).await?;
-    let (source, statements) = statements(&request, workspace.engine)?;
+    let source = source(&request, workspace.engine)?;
+    let statements = statements(&state, &request, source, workspace.engine).await?;
     let tables = state.work.schema(caller.project(), &id).await?;
     let mut import = Import::new(&tables);
     let database = names::workspace_database(&id)?;
-    for statement in &statements {
-        if import.skips(&statement.made) {
-            continue;
+    queries::with_session(&state, &caller, &database, async |session| {
+        if source == Source::Database {
+            session.run(OF_DUMPS).await?;
         }
-        let ran = queries::run_all(&state, &caller, &database, &[&statement.sql]).await;
-        import.note(&statement.made, ran.map(drop));
-    }
+        for statement in &statements {
+            if import.skips(&statement.made) {
+                continue;
+            }
+            match session.run(&statement.sql).await {
+                // Without the database none of the others can run either.
+                Err(lost @ Failure::Fault(_)) => return Err(lost),
+                ran => import.note(&statement.made, ran.map(drop)),
+            }
+        }
+        Ok(())
+    })
+    .await?;
     Ok(Reply::ok(ImportReply {
         message: format!("Schema imported to workspace '{id}'"),
-        source,
+        source: source.name(),
         details: ImportDetails {
             workspace: id,
             database_type: workspace.engine.display_name(),
@@ -118,19 +165,50 @@ async fn import(
     }))
 }
 
-/// The statements of what was asked for. Each source has its own fields, and no other.
-fn statements(request: &ImportRequest, engine: Engine) -> Outcome<(&'static str, Vec<Statement>)> {
-    let source = request.source.to_ascii_lowercase();
+/// Statements of a dump name everything with its schema, and functions may name what comes after them.
+const OF_DUMPS: &str = "SET search_path = ''; SET check_function_bodies = off";
+
+/// Where a schema comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Template,
+    Json,
+    Database,
+    Url,
+}
+
+impl Source {
+    const ALL: [Self; 4] = [Self::Template, Self::Json, Self::Database, Self::Url];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Template => "template",
+            Self::Json => "json",
+            Self::Database => "database",
+            Self::Url => "url",
+        }
+    }
+}
+
+/// The source that was asked for. Each has its own fields, and no other.
+fn source(request: &ImportRequest, engine: Engine) -> Outcome<Source> {
+    let source = Source::ALL
+        .into_iter()
+        .find(|it| it.name().eq_ignore_ascii_case(&request.source))
+        .ok_or_else(|| {
+            Failure::bad("Field 'source' must be one of template, json, database, url")
+        })?;
     let fields = [
-        ("template", request.template.is_some(), "template"),
-        ("tables", request.tables.is_some(), "json"),
-        ("collections", request.collections.is_some(), "json"),
-        ("connection", request.connection.is_some(), "database"),
-        ("url", request.url.is_some(), "url"),
+        ("template", request.template.is_some(), Source::Template),
+        ("tables", request.tables.is_some(), Source::Json),
+        ("collections", request.collections.is_some(), Source::Json),
+        ("connection", request.connection.is_some(), Source::Database),
+        ("url", request.url.is_some(), Source::Url),
     ];
     if let Some((field, _, of)) = fields.iter().find(|(_, given, of)| *given && *of != source) {
         return Err(Failure::BadRequest(format!(
-            "Field '{field}' goes with 'source': \"{of}\" only"
+            "Field '{field}' goes with 'source': \"{}\" only",
+            of.name()
         )));
     }
     if request.collections.is_some() && engine != Engine::Mongodb {
@@ -138,27 +216,113 @@ fn statements(request: &ImportRequest, engine: Engine) -> Outcome<(&'static str,
             "Field 'collections' is for MongoDB only: use 'tables'",
         ));
     }
-    match source.as_str() {
-        "template" => {
+    Ok(source)
+}
+
+async fn statements(
+    state: &AppState,
+    request: &ImportRequest,
+    source: Source,
+    engine: Engine,
+) -> Outcome<Vec<Statement>> {
+    match source {
+        Source::Template => {
             let names = TEMPLATES.map(|(name, _)| name).join(", ");
             let wrong = || Failure::BadRequest(format!("Field 'template' must be one of {names}"));
             let found = request.template.as_deref().and_then(template);
-            Ok(("template", found.ok_or_else(wrong)?))
+            found.ok_or_else(wrong)
         }
-        "json" => match request.tables.as_deref() {
-            None | Some([]) => Err(Failure::bad(
-                "Field 'tables' must describe at least one table",
-            )),
-            Some(tables) => Ok(("json", statements_of(tables)?)),
-        },
-        "database" | "url" => Err(Failure::conflict(format!(
-            "Schema import with 'source': \"{source}\" is not available yet: use template or json"
-        ))),
-        _ => Err(Failure::bad(
-            "Field 'source' must be one of template, json, database, url",
-        )),
+        Source::Json => of_tables(request.tables.as_deref().unwrap_or_default()),
+        Source::Database => {
+            let connection = request
+                .connection
+                .as_ref()
+                .ok_or_else(|| Failure::bad("Field 'connection' is required"))?;
+            let from = elsewhere(state, connection, engine).await?;
+            let statements = state.work.read_schema(&from).await?;
+            Ok(statements.into_iter().map(statement_of_dump).collect())
+        }
+        Source::Url => {
+            let url = request
+                .url
+                .as_deref()
+                .ok_or_else(|| Failure::bad("Field 'url' is required"))?;
+            let config = &state.config;
+            let text = fetch::get("url", url, config.import_limit, &config.import_networks).await?;
+            let document: Document = input::parse(&text).map_err(|failure| {
+                Failure::BadRequest(format!("Field 'url': the document: {}", sentence(failure)))
+            })?;
+            of_tables(&document.tables)
+        }
     }
 }
+
+fn of_tables(tables: &[JsonTable]) -> Outcome<Vec<Statement>> {
+    if tables.is_empty() {
+        return Err(Failure::bad(
+            "Field 'tables' must describe at least one table",
+        ));
+    }
+    statements_of(tables)
+}
+
+/// Where to read from, once it is known that this may be.
+async fn elsewhere(
+    state: &AppState,
+    connection: &SourceConnection,
+    engine: Engine,
+) -> Outcome<Elsewhere> {
+    let of = connection
+        .engine
+        .as_deref()
+        .map_or(Some(engine), Engine::parse);
+    if of != Some(engine) {
+        return Err(Failure::BadRequest(format!(
+            "Field 'connection.type' must be {}, as the workspace is",
+            engine.lower_name()
+        )));
+    }
+    for (field, value) in [
+        ("host", &connection.host),
+        ("database", &connection.database),
+        ("user", &connection.user),
+        (
+            "password",
+            connection.password.as_ref().unwrap_or(&connection.user),
+        ),
+    ] {
+        if value.is_empty() || value.contains('\0') {
+            return Err(Failure::BadRequest(format!(
+                "Field 'connection.{field}' must not be empty, nor hold a zero character"
+            )));
+        }
+    }
+    let require_tls = match connection.sslmode.as_deref() {
+        None | Some("prefer") => false,
+        Some("require") => true,
+        Some(_) => {
+            return Err(Failure::bad(
+                "Field 'connection.sslmode' must be one of prefer, require",
+            ));
+        }
+    };
+    let port = connection.port.unwrap_or(engine.usual_port());
+    if port == 0 {
+        return Err(Failure::bad("Field 'connection.port' must be 1 to 65535"));
+    }
+    let allowed = &state.config.import_networks;
+    Ok(Elsewhere {
+        engine,
+        address: egress::resolve("connection.host", &connection.host, port, allowed).await?,
+        user: connection.user.clone(),
+        password: connection.password.clone().map(Secret::new),
+        database: connection.database.clone(),
+        require_tls,
+    })
+}
+
+/// PostgreSQL's codes for what is there already: a relation, an object, a function, a schema.
+const THERE_ALREADY: [&str; 4] = ["42P07", "42710", "42723", "42P06"];
 
 /// What has come of an import so far.
 struct Import<'a> {
@@ -166,7 +330,8 @@ struct Import<'a> {
     created: Vec<String>,
     skipped: Vec<String>,
     errors: Vec<String>,
-    failed_tables: Vec<String>,
+    /// What is not as the import has it: parts of these are left out.
+    left_out: HashSet<String>,
     executed: usize,
     skipped_statements: usize,
 }
@@ -178,7 +343,7 @@ impl<'a> Import<'a> {
             created: Vec::new(),
             skipped: Vec::new(),
             errors: Vec::new(),
-            failed_tables: Vec::new(),
+            left_out: HashSet::new(),
             executed: 0,
             skipped_statements: 0,
         }
@@ -186,32 +351,41 @@ impl<'a> Import<'a> {
 
     /// Whether a statement is left out: its table is there, or could not be made.
     fn skips(&mut self, made: &Made) -> bool {
-        let skips = match made {
-            Made::Table(table) => {
-                let known = self.there.iter().any(|it| it.name == *table);
-                if known {
-                    self.skipped.push(table.clone());
-                }
-                known
+        match made {
+            Made::Table(table) if self.there.iter().any(|it| it.name == *table) => {
+                self.skip(table);
+                true
             }
-            Made::Index { table, .. } => {
-                self.skipped.contains(table) || self.failed_tables.contains(table)
+            Made::Part { of, .. } if self.left_out.contains(of) => {
+                self.skipped_statements += 1;
+                true
             }
-        };
-        self.skipped_statements += usize::from(skips);
-        skips
+            _ => false,
+        }
+    }
+
+    fn skip(&mut self, name: &str) {
+        self.skipped.push(name.to_owned());
+        self.left_out.insert(name.to_owned());
+        self.skipped_statements += 1;
     }
 
     fn note(&mut self, made: &Made, ran: Outcome<()>) {
         match (made, ran) {
-            (Made::Table(table), Ok(())) => {
+            (made, Ok(())) => {
                 self.executed += 1;
-                self.created.push(table.clone());
+                if let Made::Table(name) | Made::Object(name) = made {
+                    self.created.push(name.clone());
+                }
             }
-            (Made::Index { .. }, Ok(())) => self.executed += 1,
+            (Made::Object(name), Err(Failure::Engine(EngineError { code, .. })))
+                if THERE_ALREADY.contains(&code.as_str()) =>
+            {
+                self.skip(name);
+            }
             (made, Err(failure)) => {
-                if let Made::Table(table) = made {
-                    self.failed_tables.push(table.clone());
+                if let Made::Table(name) | Made::Object(name) = made {
+                    self.left_out.insert(name.clone());
                 }
                 self.errors
                     .push(format!("{}: {}", made.name(), sentence(failure)));

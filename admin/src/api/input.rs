@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use axum::body::{Bytes, to_bytes};
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Path, Query, Request};
+use axum::http::Extensions;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
+use super::config::ApiConfig;
 use super::state::AppState;
 use crate::app::failure::Failure;
 
@@ -18,7 +20,18 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Body<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Failure> {
-        parse(&read(request, state.config.body_limit).await?).map(Self)
+        let limit = body_limit(request.extensions(), &state.config);
+        parse(&read(request, limit).await?).map(Self)
+    }
+}
+
+/// Schemas to import may be larger than other bodies.
+pub(super) fn body_limit(extensions: &Extensions, config: &ApiConfig) -> usize {
+    let path = extensions.get::<MatchedPath>().map(MatchedPath::as_str);
+    if path == Some("/workspaces/{id}/schema") {
+        config.import_limit.max(config.body_limit)
+    } else {
+        config.body_limit
     }
 }
 

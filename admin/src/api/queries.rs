@@ -170,6 +170,10 @@ struct Session<'a> {
 
 impl Session<'_> {
     async fn run(&self, database: &str, texts: &[&str]) -> Outcome<Vec<StatementResult>> {
+        query::run(&self.target(database)?, texts).await
+    }
+
+    fn target<'a>(&'a self, database: &'a str) -> Outcome<Target<'a>> {
         let name = DatabaseName {
             project: control_store::ProjectId::new(self.user),
             engine: Engine::Postgres,
@@ -187,16 +191,36 @@ impl Session<'_> {
             DatabaseStatus::NotReady => return Err(Fault::NotReady.into()),
             DatabaseStatus::Deleted => return Err(Fault::UnknownDatabase.into()),
         }
-        let target = Target {
+        Ok(Target {
             socket: &self.state.config.internal_socket,
             user: self.user,
             password: self.password,
             database,
             deadline: Duration::from_millis(found.settings.query_timeout_ms) + SLACK,
             budget: self.budget,
-        };
-        query::run(&target, texts).await
+        })
     }
+}
+
+/// Gives `work` a session on a database of the caller's project, as the caller.
+pub(super) async fn with_session<T>(
+    state: &AppState,
+    caller: &Caller,
+    database: &str,
+    work: impl AsyncFnOnce(&mut query::Session<'_>) -> Outcome<T>,
+) -> Outcome<T> {
+    let password = caller.proxy_password(state).await?;
+    let session = Session {
+        state,
+        user: caller.project().as_str(),
+        password: password.expose(),
+        budget: &Budget::new(state.config.result_limit),
+    };
+    let target = session.target(database)?;
+    let mut open = query::Session::open(&target).await?;
+    let done = work(&mut open).await;
+    open.close().await;
+    done
 }
 
 /// A query for one or all tenants of a blueprint.

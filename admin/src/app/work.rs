@@ -1,6 +1,9 @@
 //! What the API has others do: everything that touches a database server or takes long.
 
+use std::net::SocketAddr;
+
 use async_trait::async_trait;
+use control_store::Secret;
 use control_store::ids::{Engine, ProjectId};
 use control_store::states::Mode;
 
@@ -31,6 +34,10 @@ pub trait Work: Send + Sync {
     /// The tables that a workspace's database has now.
     async fn schema(&self, project: &ProjectId, workspace: &str) -> Outcome<Vec<Table>>;
 
+    /// The statements that make the schema of a database elsewhere, in an order in which they can run with an empty search
+    /// path. The address was checked.
+    async fn read_schema(&self, from: &Elsewhere) -> Outcome<Vec<String>>;
+
     /// Makes a tenant with a database of each blueprint, or adds those databases to a tenant that is there.
     async fn create_tenant(
         &self,
@@ -53,6 +60,23 @@ pub trait Work: Send + Sync {
 
     /// Begins a deployment and returns its id; it goes on by itself.
     async fn deploy(&self, project: &ProjectId, deploy: &Deploy) -> Outcome<String>;
+}
+
+/// A database that is none of ours.
+#[derive(Clone)]
+pub struct Elsewhere {
+    /// Its engine.
+    pub engine: Engine,
+    /// Where its server is.
+    pub address: SocketAddr,
+    /// Whom to log in as.
+    pub user: String,
+    /// With which password.
+    pub password: Option<Secret>,
+    /// Which database.
+    pub database: String,
+    /// Whether an unencrypted connection is refused.
+    pub require_tls: bool,
 }
 
 /// A deployment to begin.

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use control_store::ids::{Engine, ProjectId, ServerId};
 use control_store::logs::QueryLogReader;
 use control_store::servers::NewServer;
+use control_store::snapshot::ServerAddress;
 use control_store::states::{Mode, TenantStatus};
 use control_store::{DatabaseId, Entity, Store, StoreError, TrafficControl};
 use engines::provisioner::{ProvisionError, Provisioner};
@@ -315,6 +316,26 @@ impl crate::app::work::Work for Jobs {
     async fn schema(&self, project: &ProjectId, workspace: &str) -> Outcome<Vec<work::Table>> {
         let tables = self.tables(project, workspace).await?.into_iter();
         Ok(tables.map(shown).collect())
+    }
+
+    async fn read_schema(&self, from: &work::Elsewhere) -> Outcome<Vec<String>> {
+        if from.engine != Engine::Postgres {
+            return Err(Failure::bad(format!(
+                "A schema cannot be imported from a {} database",
+                from.engine.display_name()
+            )));
+        }
+        let source = engines::postgres::SchemaSource {
+            address: ServerAddress::Tcp(from.address),
+            user: from.user.clone(),
+            password: from.password.clone(),
+            database: from.database.clone(),
+            require_tls: from.require_tls,
+        };
+        source
+            .statements()
+            .await
+            .map_err(|error| Failure::bad(format!("The database cannot be read: {error}")))
     }
 
     async fn create_tenant(

@@ -83,8 +83,8 @@ pub struct StatementResult {
 /// # Cancel safety
 /// Dropping it closes the connection, which makes the proxy cancel what runs.
 pub async fn run(target: &Target<'_>, texts: &[&str]) -> Outcome<Vec<StatementResult>> {
-    if texts.iter().any(|text| text.contains('\0')) {
-        return Err(Failure::bad("Field 'query' must not hold a zero character"));
+    for text in texts {
+        check(text)?;
     }
     let work = async {
         let mut connection = wire::Connection::log_in(target).await?;
@@ -95,7 +95,53 @@ pub async fn run(target: &Target<'_>, texts: &[&str]) -> Outcome<Vec<StatementRe
         connection.log_out().await;
         Ok(results)
     };
-    match tokio::time::timeout(target.deadline, work).await {
+    within(target.deadline, work).await
+}
+
+/// A session whose texts are run one by one, each with the target's time limit; one that the database refuses does not end it.
+pub struct Session<'a> {
+    target: &'a Target<'a>,
+    connection: wire::Connection,
+}
+
+impl<'a> Session<'a> {
+    /// Logs in.
+    ///
+    /// # Errors
+    /// The database could not be reached, or lets the caller not in.
+    pub async fn open(target: &'a Target<'a>) -> Outcome<Self> {
+        let connection = within(target.deadline, wire::Connection::log_in(target)).await?;
+        Ok(Self { target, connection })
+    }
+
+    /// Runs one text.
+    ///
+    /// # Errors
+    /// As [`run`].
+    ///
+    /// # Cancel safety
+    /// None: drop the session with it.
+    pub async fn run(&mut self, text: &str) -> Outcome<Vec<StatementResult>> {
+        check(text)?;
+        let work = self.connection.query(text, self.target.budget);
+        within(self.target.deadline, work).await
+    }
+
+    /// Says that this was all.
+    pub async fn close(self) {
+        self.connection.log_out().await;
+    }
+}
+
+fn check(text: &str) -> Outcome<()> {
+    if text.contains('\0') {
+        return Err(Failure::bad("Field 'query' must not hold a zero character"));
+    }
+    Ok(())
+}
+
+async fn within<T>(deadline: Duration, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    match tokio::time::timeout(deadline, work).await {
         Ok(done) => done,
         Err(_) => Err(Fault::BackendUnavailable.into()),
     }

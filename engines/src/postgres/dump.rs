@@ -6,6 +6,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use control_store::Secret;
 use control_store::snapshot::ServerAddress;
 use protocol_sql::{Options, split};
 use tokio::io::AsyncReadExt as _;
@@ -42,14 +43,14 @@ const LEFT_OUT: [&str; 10] = [
 ];
 
 /// A database to read a schema from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SchemaSource {
     /// Where its server is. Names are looked up, and checked, by whoever makes this.
     pub address: ServerAddress,
     /// Whom to log in as.
     pub user: String,
     /// With which password; none where the server knows us otherwise.
-    pub password: Option<String>,
+    pub password: Option<Secret>,
     /// Which database.
     pub database: String,
     /// Whether an unencrypted connection is refused.
@@ -101,6 +102,10 @@ impl SchemaSource {
             .env("PGDATABASE", &self.database)
             .env("PGCONNECT_TIMEOUT", "10")
             .env("PGAPPNAME", "tenantsdb")
+            // Nobody else's secrets: neither the password file nor the client certificate of our own account.
+            .env("PGPASSFILE", "/dev/null")
+            .env("PGSSLCERT", "/dev/null/none")
+            .env("PGGSSENCMODE", "disable")
             .env(
                 "PGSSLMODE",
                 if self.require_tls {
@@ -125,7 +130,7 @@ impl SchemaSource {
         }
         // The environment of a process is for its own account to see, unlike its arguments.
         if let Some(password) = &self.password {
-            command.env("PGPASSWORD", password);
+            command.env("PGPASSWORD", password.expose());
         }
         let text = timeout(TIME_LIMIT, output(command))
             .await

@@ -30,8 +30,8 @@ use tokio::net::UnixListener;
 use tower::ServiceExt as _;
 
 use crate::api::{Api, ApiConfig, Endpoint};
-use crate::app::failure::Outcome;
-use crate::app::work::{Column, Deploy, Table, Work};
+use crate::app::failure::{Failure, Outcome};
+use crate::app::work::{Column, Deploy, Elsewhere, Table, Work};
 
 pub(super) struct World {
     pub(super) router: Router,
@@ -241,6 +241,24 @@ impl Work for Fake {
             columns: vec![column("id", "SERIAL"), column("name", "TEXT")],
             indexes: vec!["users_pkey".into()],
         }])
+    }
+
+    async fn read_schema(&self, from: &Elsewhere) -> Outcome<Vec<String>> {
+        if from.database != "mydb" {
+            return Err(Failure::bad("The database cannot be read: it is not there"));
+        }
+        Ok([
+            "CREATE TABLE public.users (\n    id integer NOT NULL\n)",
+            "ALTER TABLE ONLY public.users\n    ADD CONSTRAINT users_pkey PRIMARY KEY (id)",
+            "CREATE TABLE public.accounts (\n    id integer NOT NULL\n)",
+            "CREATE INDEX by_id ON public.accounts USING btree (id)",
+            "CREATE VIEW public.there AS\n SELECT 1",
+            "COMMENT ON VIEW public.there IS 'x'",
+            "CREATE TABLE public.broken (\n    id nonsense\n)",
+            "ALTER TABLE public.broken ENABLE ROW LEVEL SECURITY",
+        ]
+        .map(str::to_owned)
+        .to_vec())
     }
 
     async fn create_tenant(

@@ -132,6 +132,12 @@ async fn answers_have_the_shape_of_the_samples() {
         0,
         &world.get("/workspaces/main", &key).await,
     );
+    let template = json!({ "source": "template", "template": "fintech" });
+    samples.check(
+        "POST /workspaces/{id}/schema",
+        2,
+        &post("/workspaces/main/schema", ours, template).await,
+    );
     samples.check(
         "GET /workspaces/{id}/schema",
         0,

@@ -13,6 +13,10 @@ fn script(sql: &str) -> Vec<u8> {
         "BEGIN" | "COMMIT" => done(sql),
         "boom" => error("42601", "syntax error at or near \"boom\""),
         sql if sql.contains("forbidden") => error("42501", "permission denied for table users"),
+        sql if sql.contains("nonsense") => error("42704", "type \"nonsense\" does not exist"),
+        sql if sql.contains("VIEW public.there") => {
+            error("42P07", "relation \"there\" already exists")
+        }
         "CREATE TABLE t ()" => error("42501", DDL_REFUSED),
         "INSERT" => done("INSERT 0 2"),
         "two" => [done("INSERT 0 2"), row(&["id"], &["7"])].concat(),
@@ -539,9 +543,18 @@ async fn settings_are_changed_in_part() {
     assert_eq!(refused.status, 400);
 }
 
+fn elsewhere(host: &str, database: &str) -> serde_json::Value {
+    json!({ "source": "database", "connection": {
+        "type": "postgresql", "host": host, "port": 5432, "database": database, "user": "admin", "password": "secret"
+    } })
+}
+
 #[tokio::test]
 async fn schemas_are_imported_and_what_is_there_is_skipped() {
-    let world = World::new().with_proxy(script);
+    let world = World::with(|config| {
+        config.import_networks = vec!["192.0.2.0/24".parse().unwrap()];
+    })
+    .with_proxy(script);
     let (_, key) = shop(&world, &[]).await;
     let import = async |body: serde_json::Value| {
         world
@@ -572,6 +585,21 @@ async fn schemas_are_imported_and_what_is_there_is_skipped() {
     );
     assert_eq!(broken.json["details"]["statements_failed"], 1);
     assert_eq!(broken.json["details"]["statements_skipped"], 1);
+    let dump = import(elsewhere("192.0.2.1", "mydb")).await;
+    assert_eq!(dump.status, 200, "{}", dump.text);
+    assert_eq!(dump.json["created"], json!(["accounts"]));
+    assert_eq!(dump.json["skipped"], json!(["users", "there"]));
+    assert_eq!(
+        dump.json["errors"],
+        json!(["broken: type \"nonsense\" does not exist"])
+    );
+    assert_eq!(
+        dump.json["details"],
+        json!({
+            "workspace": "shop", "database_type": "PostgreSQL", "statements_executed": 2,
+            "statements_skipped": 5, "statements_failed": 1, "statements_total": 8
+        })
+    );
     for (body, status, names) in [
         (json!({ "source": "template" }), 400, "template"),
         (
@@ -586,10 +614,40 @@ async fn schemas_are_imported_and_what_is_there_is_skipped() {
             "template",
         ),
         (json!({ "source": "moon" }), 400, "source"),
+        (json!({ "source": "url" }), 400, "'url' is required"),
         (
-            json!({ "source": "url", "url": "http://example.com" }),
-            409,
-            "not available yet",
+            json!({ "source": "url", "url": "http://127.0.0.1/schema.json" }),
+            400,
+            "not on the public Internet",
+        ),
+        (
+            json!({ "source": "database" }),
+            400,
+            "'connection' is required",
+        ),
+        (
+            elsewhere("10.0.0.1", "mydb"),
+            400,
+            "not on the public Internet",
+        ),
+        (elsewhere("192.0.2.1", "none"), 400, "cannot be read"),
+        (elsewhere("", "mydb"), 400, "connection.host"),
+        (
+            json!({ "source": "database", "connection":
+                { "host": "192.0.2.1", "database": "mydb", "user": "a", "type": "mysql" } }),
+            400,
+            "connection.type",
+        ),
+        (
+            json!({ "source": "database", "connection":
+                { "host": "192.0.2.1", "database": "mydb", "user": "a", "sslmode": "maybe" } }),
+            400,
+            "connection.sslmode",
+        ),
+        (
+            json!({ "source": "database", "connection": { "host": "192.0.2.1", "user": "a" } }),
+            400,
+            "connection.database",
         ),
     ] {
         let answer = import(body.clone()).await;

@@ -191,9 +191,9 @@ fn index_statement(at: &str, table: &JsonTable, index: &JsonIndex) -> Outcome<Op
     }
     let unique = if unique { "UNIQUE " } else { "" };
     Ok(Some(Statement {
-        made: Made::Index {
-            index: name.clone(),
-            table: table.name.clone(),
+        made: Made::Part {
+            name: name.clone(),
+            of: table.name.clone(),
         },
         sql: format!(
             "CREATE {unique}INDEX {} ON {} ({})",

@@ -1,7 +1,9 @@
 //! Schemas to import into a workspace: as statements, each naming what it makes.
 
+mod dump;
 mod json;
 
+pub use dump::statement_of_dump;
 pub use json::{JsonColumn, JsonIndex, JsonTable, statements_of};
 
 /// The templates by name.
@@ -17,12 +19,14 @@ pub const TEMPLATES: [(&str, &str); 4] = [
 pub enum Made {
     /// This table.
     Table(String),
-    /// An index of that table.
-    Index {
-        /// The index.
-        index: String,
-        /// Its table.
-        table: String,
+    /// Something else with a name of its own: a view, a type, a function.
+    Object(String),
+    /// A part of a table or object that cannot be without it: an index, a constraint, a comment.
+    Part {
+        /// Its name.
+        name: String,
+        /// What it is a part of.
+        of: String,
     },
 }
 
@@ -30,7 +34,7 @@ impl Made {
     /// Its own name.
     pub fn name(&self) -> &str {
         match self {
-            Self::Table(name) | Self::Index { index: name, .. } => name,
+            Self::Table(name) | Self::Object(name) | Self::Part { name, .. } => name,
         }
     }
 }
@@ -64,9 +68,9 @@ fn read(sql: &str) -> Option<Statement> {
     let made = if word == "TABLE" {
         Made::Table(name)
     } else {
-        Made::Index {
-            index: name,
-            table: words.nth(1)?.to_owned(),
+        Made::Part {
+            name,
+            of: words.nth(1)?.to_owned(),
         }
     };
     Some(Statement {
@@ -87,7 +91,8 @@ mod tests {
             for statement in &statements {
                 let begins = match &statement.made {
                     Made::Table(table) => format!("CREATE TABLE {table} ("),
-                    Made::Index { index, table } => format!("INDEX {index} ON {table} "),
+                    Made::Part { name, of } => format!("INDEX {name} ON {of} "),
+                    Made::Object(other) => panic!("{other} is neither a table nor an index"),
                 };
                 assert!(statement.sql.contains(&begins), "{begins}");
             }

@@ -1,0 +1,320 @@
+//! What a statement of `pg_dump` makes. Its texts have one form, so that the words at the beginning tell.
+
+use super::{Made, Statement};
+
+/// A statement of a dump, with what it makes. An extension that is there already is to be told from one that is new.
+pub fn statement_of_dump(sql: String) -> Statement {
+    let made = made(&sql).unwrap_or_else(|| Made::Object(beginning(&sql)));
+    let sql = match sql.strip_prefix("CREATE EXTENSION IF NOT EXISTS ") {
+        Some(rest) => format!("CREATE EXTENSION {rest}"),
+        None => sql,
+    };
+    Statement { made, sql }
+}
+
+/// For errors about what has no name: the first words.
+fn beginning(sql: &str) -> String {
+    let words: Vec<_> = sql.split_whitespace().take(4).collect();
+    words.join(" ")
+}
+
+fn made(sql: &str) -> Option<Made> {
+    let mut reader = Reader(sql);
+    match reader.keyword() {
+        "CREATE" => created(&mut reader),
+        "ALTER" => {
+            reader.kind();
+            reader.skip(&["IF", "EXISTS", "ONLY"]);
+            let of = reader.name()?;
+            Some(Made::Part {
+                name: reader.constraint().unwrap_or_else(|| of.clone()),
+                of,
+            })
+        }
+        "COMMENT" => {
+            reader.skip(&["ON"]);
+            let kind = reader.kind();
+            let name = reader.name()?;
+            let of = match kind {
+                // Of a table's column: the table is all but the last name.
+                "COLUMN" => parent(&name),
+                "CONSTRAINT" | "TRIGGER" | "POLICY" | "RULE" => {
+                    reader.skip(&["ON", "DOMAIN"]);
+                    reader.name()?
+                }
+                _ => name.clone(),
+            };
+            Some(Made::Part { name, of })
+        }
+        _ => None,
+    }
+}
+
+fn created(reader: &mut Reader<'_>) -> Option<Made> {
+    let replaces = reader.skip(&["OR", "REPLACE"]);
+    reader.skip(&["UNLOGGED", "FOREIGN", "TRUSTED"]);
+    let kind = reader.kind();
+    reader.skip(&["IF", "NOT", "EXISTS"]);
+    let name = reader.name()?;
+    Some(match kind {
+        "TABLE" => Made::Table(name),
+        "INDEX" | "TRIGGER" | "POLICY" => {
+            let of = reader.behind("ON")?;
+            Made::Part { name, of }
+        }
+        "RULE" => {
+            let of = reader.behind("TO")?;
+            Made::Part { name, of }
+        }
+        // Where views depend on each other, one is made empty first and then again.
+        _ if replaces => Made::Part {
+            of: name.clone(),
+            name,
+        },
+        _ => Made::Object(name),
+    })
+}
+
+/// `schema.table` of `schema.table.column`.
+fn parent(name: &str) -> String {
+    name.rsplit_once('.')
+        .map_or_else(|| name.to_owned(), |(table, _)| table.to_owned())
+}
+
+/// What is left to read.
+struct Reader<'a>(&'a str);
+
+impl<'a> Reader<'a> {
+    /// The next word, if it is one of letters.
+    fn keyword(&mut self) -> &'a str {
+        let rest = self.0.trim_start();
+        let end = rest
+            .find(|c: char| !c.is_ascii_alphabetic())
+            .unwrap_or(rest.len());
+        let (word, rest) = rest.split_at(end);
+        self.0 = rest;
+        word
+    }
+
+    /// Passes over those words, in any order; tells whether there was one.
+    fn skip(&mut self, words: &[&str]) -> bool {
+        let mut any = false;
+        loop {
+            let mut ahead = Reader(self.0);
+            let word = ahead.keyword();
+            // A quoted name begins with no letter; one that is not quoted is in lower case.
+            if !words.contains(&word) {
+                return any;
+            }
+            any = true;
+            self.0 = ahead.0;
+        }
+    }
+
+    /// The kind of object, by its last word: `VIEW` of `MATERIALIZED VIEW`.
+    fn kind(&mut self) -> &'a str {
+        let mut last = "";
+        loop {
+            let mut ahead = Reader(self.0);
+            let word = ahead.keyword();
+            let upper = !word.is_empty() && word.bytes().all(|b| b.is_ascii_uppercase());
+            if !upper || matches!(word, "IF" | "ONLY" | "ON") {
+                return last;
+            }
+            last = word;
+            self.0 = ahead.0;
+        }
+    }
+
+    /// A name with its schema, unless that is the usual one; without quotes.
+    fn name(&mut self) -> Option<String> {
+        let mut parts = vec![self.part()?];
+        while let Some(rest) = self.0.strip_prefix('.') {
+            self.0 = rest;
+            parts.push(self.part()?);
+        }
+        if parts.len() > 1 && parts.first().is_some_and(|it| it == "public") {
+            parts.remove(0);
+        }
+        Some(parts.join("."))
+    }
+
+    fn part(&mut self) -> Option<String> {
+        let rest = self.0.trim_start();
+        let Some(quoted) = rest.strip_prefix('"') else {
+            let end = rest
+                .find(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '$')))
+                .unwrap_or(rest.len());
+            let (word, rest) = rest.split_at(end);
+            self.0 = rest;
+            return (!word.is_empty()).then(|| word.to_owned());
+        };
+        let mut name = String::new();
+        let mut chars = quoted.char_indices().peekable();
+        while let Some((at, c)) = chars.next() {
+            if c != '"' {
+                name.push(c);
+            } else if chars.next_if(|(_, next)| *next == '"').is_some() {
+                name.push('"');
+            } else {
+                self.0 = quoted.get(at + 1..)?;
+                return Some(name);
+            }
+        }
+        None
+    }
+
+    /// The name behind that word. Names before it that hold the word would be quoted or in lower case.
+    fn behind(&mut self, word: &str) -> Option<String> {
+        loop {
+            let rest = self.0.trim_start();
+            if rest.is_empty() {
+                return None;
+            }
+            self.0 = rest;
+            if rest.starts_with('"') {
+                self.part()?;
+                continue;
+            }
+            let mut ahead = Reader(rest);
+            let found = ahead.keyword();
+            if found == word {
+                ahead.skip(&["ONLY"]);
+                self.0 = ahead.0;
+                return self.name();
+            }
+            self.0 = if found.is_empty() {
+                let mut chars = rest.chars();
+                chars.next();
+                chars.as_str()
+            } else {
+                ahead.0
+            };
+        }
+    }
+
+    /// The name of the constraint that a table is altered to have.
+    fn constraint(&mut self) -> Option<String> {
+        (self.skip(&["ADD"]) && self.skip(&["CONSTRAINT"])).then(|| self.name())?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_statement_tells_what_it_makes_and_of_what_it_is_a_part() {
+        let table = |name: &str| Made::Table(name.into());
+        let object = |name: &str| Made::Object(name.into());
+        let part = |name: &str, of: &str| Made::Part {
+            name: name.into(),
+            of: of.into(),
+        };
+        for (sql, expected) in [
+            (
+                "CREATE TABLE public.users (\n    id integer\n)",
+                table("users"),
+            ),
+            (
+                "CREATE UNLOGGED TABLE app.\"A \"\"b\" (\n)",
+                table("app.A \"b"),
+            ),
+            (
+                "CREATE SEQUENCE public.users_id_seq\n    AS integer",
+                object("users_id_seq"),
+            ),
+            (
+                "ALTER SEQUENCE public.s OWNED BY public.users.id",
+                part("s", "s"),
+            ),
+            (
+                "ALTER TABLE ONLY public.users\n    ADD CONSTRAINT \"users ON\" PRIMARY KEY (id)",
+                part("users ON", "users"),
+            ),
+            (
+                "ALTER TABLE public.users ENABLE ROW LEVEL SECURITY",
+                part("users", "users"),
+            ),
+            (
+                "CREATE UNIQUE INDEX by_mail ON ONLY public.users USING btree (mail)",
+                part("by_mail", "users"),
+            ),
+            (
+                "ALTER INDEX public.a ATTACH PARTITION public.b",
+                part("a", "a"),
+            ),
+            (
+                "CREATE TRIGGER t BEFORE INSERT OR UPDATE OF \"ON\" ON public.users FOR EACH ROW EXECUTE FUNCTION public.f()",
+                part("t", "users"),
+            ),
+            (
+                "CREATE CONSTRAINT TRIGGER t AFTER INSERT ON app.users DEFERRABLE",
+                part("t", "app.users"),
+            ),
+            (
+                "CREATE POLICY p ON public.users USING (true)",
+                part("p", "users"),
+            ),
+            (
+                "CREATE RULE r AS\n    ON DELETE TO public.v DO INSTEAD NOTHING",
+                part("r", "v"),
+            ),
+            (
+                "CREATE MATERIALIZED VIEW public.m AS\n SELECT 1",
+                object("m"),
+            ),
+            (
+                "CREATE OR REPLACE VIEW public.v AS\n SELECT 1",
+                part("v", "v"),
+            ),
+            (
+                "CREATE FUNCTION public.f(a integer) RETURNS text",
+                object("f"),
+            ),
+            (
+                "CREATE TYPE public.mood AS ENUM (\n    'ON'\n)",
+                object("mood"),
+            ),
+            ("CREATE SCHEMA app", object("app")),
+            (
+                "COMMENT ON TABLE public.users IS 'x'",
+                part("users", "users"),
+            ),
+            (
+                "COMMENT ON COLUMN public.users.id IS 'x'",
+                part("users.id", "users"),
+            ),
+            (
+                "COMMENT ON COLUMN app.users.id IS 'x'",
+                part("app.users.id", "app.users"),
+            ),
+            (
+                "COMMENT ON CONSTRAINT c ON public.users IS 'x'",
+                part("c", "users"),
+            ),
+            (
+                "COMMENT ON FUNCTION public.f(a integer) IS 'x'",
+                part("f", "f"),
+            ),
+            (
+                "CREATE CAST (text AS public.mood) WITH FUNCTION public.f(text)",
+                object("CREATE CAST (text AS"),
+            ),
+        ] {
+            assert_eq!(statement_of_dump(sql.into()).made, expected, "{sql}");
+        }
+        let extension =
+            statement_of_dump("CREATE EXTENSION IF NOT EXISTS citext WITH SCHEMA public".into());
+        assert_eq!(extension.made, object("citext"));
+        assert_eq!(extension.sql, "CREATE EXTENSION citext WITH SCHEMA public");
+    }
+
+    #[test]
+    fn no_cut_of_a_statement_is_too_much_for_it() {
+        let sql = "CREATE CONSTRAINT TRIGGER \"t\"\"é\" AFTER INSERT ON \"a\".users DEFERRABLE";
+        for (at, _) in sql.char_indices() {
+            statement_of_dump(sql[..at].to_owned());
+        }
+    }
+}
