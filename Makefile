@@ -19,6 +19,7 @@ test: setup
 	cargo test --workspace
 	scripts/fuzz
 
-# The comparison with other proxies; writes BENCHMARKS.md. Needs the packages pgbouncer and haproxy.
-bench: setup
+# The comparison with other proxies; writes BENCHMARKS.md.
+bench:
+	@scripts/setup pgbouncer haproxy
 	cargo run --release -p benches -- postgres

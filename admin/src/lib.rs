@@ -7,4 +7,4 @@ pub mod fetch;
 pub mod jobs;
 pub mod query;
 
-pub use api::{Api, ApiConfig, Endpoint, Network, Region, Tier, serve};
+pub use api::{Api, ApiConfig, Endpoint, Network, Region, ServeOptions, Tier, serve};

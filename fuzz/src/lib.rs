@@ -4,6 +4,7 @@
 //! call them with the corpus and with hostile variations of it.
 
 mod postgres;
+mod proxy_header;
 mod query_log;
 mod sql;
 
@@ -12,6 +13,7 @@ pub mod seeds;
 mod tests;
 
 pub use postgres::{backend, frame, frontend, scram_client, scram_server, startup};
+pub use proxy_header::proxy_header;
 pub use query_log::{query_log_block, query_log_journal, query_log_mask};
 pub use sql::classify;
 
@@ -19,7 +21,7 @@ pub use sql::classify;
 pub type Check = fn(&[u8]);
 
 /// All checks, under their targets' names.
-pub const CHECKS: [(&str, Check); 10] = [
+pub const CHECKS: [(&str, Check); 11] = [
     ("startup", startup),
     ("frame", frame),
     ("frontend", frontend),
@@ -27,6 +29,7 @@ pub const CHECKS: [(&str, Check); 10] = [
     ("scram_server", scram_server),
     ("scram_client", scram_client),
     ("classify", classify),
+    ("proxy_header", proxy_header),
     ("query_log_block", query_log_block),
     ("query_log_journal", query_log_journal),
     ("query_log_mask", query_log_mask),

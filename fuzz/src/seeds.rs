@@ -29,7 +29,28 @@ pub fn all() -> Vec<Seed> {
     seeds.extend(scram());
     seeds.extend(texts());
     seeds.extend(query_log());
+    seeds.extend(proxy_headers());
     seeds
+}
+
+/// There is no writer of these: load balancers write them.
+fn proxy_headers() -> Vec<Seed> {
+    const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21";
+    let v4 = b"\x11\0\x0c\xc0\0\x02\x07\x0a\0\0\x01\xd9\x03\x1f\x90GET / HTTP/1.1\r\n";
+    let v6 = [&b"\x21\0\x28"[..], &[0x20; 36], b"\x04\0\x01\0"].concat();
+    [
+        (
+            "line_4",
+            b"PROXY TCP4 192.0.2.7 10.0.0.1 55555 8080\r\nGET".to_vec(),
+        ),
+        ("line_6", b"PROXY TCP6 2001:db8::9 ::1 80 443\r\n".to_vec()),
+        ("line_unknown", b"PROXY UNKNOWN\r\n".to_vec()),
+        ("binary_4", [V2, v4].concat()),
+        ("binary_6", [V2, &v6].concat()),
+        ("binary_local", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0".to_vec()),
+    ]
+    .map(|(name, bytes)| ("proxy_header", name, bytes))
+    .to_vec()
 }
 
 type Message = (&'static str, Vec<u8>);

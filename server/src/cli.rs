@@ -60,6 +60,15 @@ pub(crate) struct Up {
     /// API requests per second from one address; 0 switches the limit off.
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) ip_limit: u32,
+    /// Addresses or networks of proxies whose X-Forwarded-For is believed, separated by commas.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) trusted_proxies: Vec<String>,
+    /// Trusted proxies begin their connections to the API with a PROXY header (version 1 or 2).
+    #[arg(long)]
+    pub(crate) proxy_protocol: bool,
+    /// Origins whose pages may call the API from a browser, separated by commas; `*` alone is any.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) cors_origins: Vec<String>,
     /// A TOML file with a table of tiers in place of the built-in one.
     #[arg(long, value_name = "FILE")]
     pub(crate) tier_file: Option<PathBuf>,

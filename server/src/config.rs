@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use admin::{Region, Tier};
+use admin::{Network, Region, Tier};
 use anyhow::{Context as _, Result, bail};
 use control_store::Engine;
 use proxy::reactor::ReactorKind;
@@ -38,6 +38,14 @@ pub(crate) struct Config {
     pub(crate) drain: Duration,
     pub(crate) signup_tier: String,
     pub(crate) ip_limit: Option<u32>,
+    /// Proxies whose word on a client's address is believed.
+    pub(crate) trusted_proxies: Vec<Network>,
+    /// Whether trusted proxies begin their connections with a PROXY header.
+    pub(crate) proxy_protocol: bool,
+    pub(crate) cors_origins: Vec<String>,
+    pub(crate) body_limit: usize,
+    pub(crate) import_limit: usize,
+    pub(crate) import_networks: Vec<Network>,
     pub(crate) tiers: BTreeMap<String, Tier>,
     pub(crate) regions: Vec<Region>,
     pub(crate) log_retention: Duration,
@@ -83,6 +91,13 @@ impl Config {
             drain: Duration::from_secs(up.drain_seconds),
             signup_tier: up.signup_tier.clone(),
             ip_limit: (up.ip_limit > 0).then_some(up.ip_limit),
+            proxy_protocol: checked_proxy_protocol(up.proxy_protocol, &up.trusted_proxies, "--")?,
+            trusted_proxies: networks(&up.trusted_proxies, "--trusted-proxies")?,
+            cors_origins: origins(&up.cors_origins, "--cors-origins")?,
+            body_limit: RawApi::default().body_limit_kib << 10,
+            import_limit: RawApi::default().import_limit_kib << 10,
+            // The developer's own machine is what they develop with.
+            import_networks: networks(&LOOPBACK.map(str::to_owned), "loopback")?,
             tiers,
             regions: Region::defaults(),
             log_retention: days(30),
@@ -111,6 +126,10 @@ struct RawConfig {
     #[serde(default = "default_engines")]
     engines: Vec<String>,
     public_host: Option<String>,
+    #[serde(default)]
+    trusted_proxies: Vec<String>,
+    #[serde(default)]
+    proxy_protocol: bool,
     #[serde(default)]
     listen: RawListen,
     #[serde(default)]
@@ -180,6 +199,10 @@ impl Default for RawProxy {
 struct RawApi {
     signup_tier: String,
     ip_limit: u32,
+    cors_origins: Vec<String>,
+    body_limit_kib: usize,
+    import_limit_kib: usize,
+    import_networks: Vec<String>,
 }
 
 impl Default for RawApi {
@@ -187,6 +210,10 @@ impl Default for RawApi {
         Self {
             signup_tier: "enterprise".into(),
             ip_limit: 100,
+            cors_origins: Vec::new(),
+            body_limit_kib: 1024,
+            import_limit_kib: 16 * 1024,
+            import_networks: Vec::new(),
         }
     }
 }
@@ -286,6 +313,14 @@ impl RawConfig {
         if !(1..=127).contains(&workers) {
             bail!("proxy.workers is {workers}: it must be 1 to 127");
         }
+        for (key, kib) in [
+            ("api.body_limit_kib", self.api.body_limit_kib),
+            ("api.import_limit_kib", self.api.import_limit_kib),
+        ] {
+            if !(1..=1 << 20).contains(&kib) {
+                bail!("{key} is {kib}: it must be 1 to 1048576");
+            }
+        }
         Ok(Config {
             data_dir: self.data_dir,
             engines: parse_engines(&self.engines.join(","))?,
@@ -303,6 +338,12 @@ impl RawConfig {
             drain: Duration::from_secs(self.proxy.drain_seconds),
             signup_tier: self.api.signup_tier,
             ip_limit: (self.api.ip_limit > 0).then_some(self.api.ip_limit),
+            proxy_protocol: checked_proxy_protocol(self.proxy_protocol, &self.trusted_proxies, "")?,
+            trusted_proxies: networks(&self.trusted_proxies, "trusted_proxies")?,
+            cors_origins: origins(&self.api.cors_origins, "api.cors_origins")?,
+            body_limit: self.api.body_limit_kib << 10,
+            import_limit: self.api.import_limit_kib << 10,
+            import_networks: networks(&self.api.import_networks, "api.import_networks")?,
             tiers,
             regions,
             log_retention: days(self.query_log.retention_days),
@@ -310,6 +351,44 @@ impl RawConfig {
             greet: false,
         })
     }
+}
+
+const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1"];
+
+fn networks(list: &[String], key: &str) -> Result<Vec<Network>> {
+    list.iter()
+        .map(|text| text.parse().map_err(|why| anyhow::anyhow!("{key}: {why}")))
+        .collect()
+}
+
+/// `*`, or origins as browsers send them.
+fn origins(list: &[String], key: &str) -> Result<Vec<String>> {
+    for origin in list {
+        let host = ["https://", "http://"]
+            .iter()
+            .find_map(|scheme| origin.strip_prefix(scheme));
+        let plain = |host: &str| {
+            !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
+        };
+        let any = origin == "*" && list.len() == 1;
+        if !any && !host.is_some_and(plain) {
+            bail!(
+                "{key}: '{origin}' must be an origin such as https://app.example.com, or '*' alone"
+            );
+        }
+    }
+    Ok(list.to_vec())
+}
+
+/// A header from just anybody would say whatever they like.
+fn checked_proxy_protocol(on: bool, trusted: &[String], prefix: &str) -> Result<bool> {
+    if on && trusted.is_empty() {
+        let dash = if prefix.is_empty() { '_' } else { '-' };
+        bail!(
+            "{prefix}proxy{dash}protocol needs {prefix}trusted{dash}proxies: name the addresses that the proxies connect from"
+        );
+    }
+    Ok(on)
 }
 
 fn days(count: u32) -> Duration {
@@ -387,6 +466,8 @@ mod tests {
         assert_eq!(config.engines, [Engine::Postgres]);
         assert_eq!(config.drain, Duration::from_secs(30));
         assert!(!config.greet);
+        assert!(config.import_networks.is_empty(), "off by default");
+        assert_eq!(config.body_limit, 1 << 20);
     }
 
     #[test]
@@ -407,6 +488,30 @@ mod tests {
                 "no tier 'gold'",
             ),
             ("data_dir = 'd'\n[listen]\napi = 'nowhere'", "listen.api"),
+            (
+                "data_dir = 'd'\ntrusted_proxies = ['10.0.0.0/99']",
+                "trusted_proxies: '10.0.0.0/99' is not a network",
+            ),
+            (
+                "data_dir = 'd'\nproxy_protocol = true",
+                "proxy_protocol needs trusted_proxies",
+            ),
+            (
+                "data_dir = 'd'\n[api]\ncors_origins = ['*', 'https://a.b']",
+                "api.cors_origins: '*'",
+            ),
+            (
+                "data_dir = 'd'\n[api]\ncors_origins = ['app.example.com']",
+                "must be an origin",
+            ),
+            (
+                "data_dir = 'd'\n[api]\nimport_networks = ['intranet']",
+                "api.import_networks: 'intranet'",
+            ),
+            (
+                "data_dir = 'd'\n[api]\nbody_limit_kib = 0",
+                "body_limit_kib",
+            ),
             (
                 "data_dir = 'd'\n[[regions]]\nzone = 'a'\nlabel = 'A'",
                 "is_default",

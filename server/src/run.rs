@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use admin::jobs::{JobOptions, JobParts, Jobs};
-use admin::{Api, ApiConfig, Endpoint};
+use admin::{Api, ApiConfig, Endpoint, ServeOptions};
 use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
@@ -183,9 +183,17 @@ async fn serve(
         guard,
     );
     let mut servers = Vec::new();
-    let (stop_api, drain) = (wait_for(stopped.clone()), config.drain);
+    let stop_api = wait_for(stopped.clone());
+    let options = ServeOptions {
+        drain: config.drain,
+        proxy_headers_from: if config.proxy_protocol {
+            config.trusted_proxies.clone()
+        } else {
+            Vec::new()
+        },
+    };
     servers.push(tokio::spawn(async move {
-        if let Err(error) = admin::serve(api_socket, api, drain, stop_api).await {
+        if let Err(error) = admin::serve(api_socket, api, options, stop_api).await {
             tracing::error!(%error, "the API has ended");
         }
     }));
@@ -331,7 +339,11 @@ fn api_config(config: &Config, postgres: SocketAddr, internal_socket: PathBuf) -
         signup_tier: config.signup_tier.clone(),
         internal_socket,
         slow_query: config.slow_query,
-        drain: config.drain,
+        body_limit: config.body_limit,
+        import_limit: config.import_limit,
+        import_networks: config.import_networks.clone(),
+        cors_origins: config.cors_origins.clone(),
+        trusted_proxies: config.trusted_proxies.clone(),
         ..ApiConfig::default()
     }
 }

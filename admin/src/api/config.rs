@@ -35,8 +35,6 @@ pub struct ApiConfig {
     pub trusted_proxies: Vec<Network>,
     /// A statement is slow if it takes longer.
     pub slow_query: Duration,
-    /// How long requests may go on after shutdown was asked for.
-    pub drain: Duration,
 }
 
 impl Default for ApiConfig {
@@ -55,7 +53,6 @@ impl Default for ApiConfig {
             cors_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             slow_query: Duration::from_secs(1),
-            drain: Duration::from_secs(10),
         }
     }
 }

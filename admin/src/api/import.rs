@@ -356,6 +356,11 @@ impl<'a> Import<'a> {
                 self.skip(table);
                 true
             }
+            Made::Index { index, of } if self.left_out.contains(of) => {
+                self.left_out.insert(index.clone());
+                self.skipped_statements += 1;
+                true
+            }
             Made::Part { of, .. } if self.left_out.contains(of) => {
                 self.skipped_statements += 1;
                 true
@@ -384,7 +389,9 @@ impl<'a> Import<'a> {
                 self.skip(name);
             }
             (made, Err(failure)) => {
-                if let Made::Table(name) | Made::Object(name) = made {
+                if let Made::Table(name) | Made::Object(name) | Made::Index { index: name, .. } =
+                    made
+                {
                     self.left_out.insert(name.clone());
                 }
                 self.errors

@@ -43,7 +43,7 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use config::{ApiConfig, Endpoint, Network, Region, Tier};
-pub use serve::serve;
+pub use serve::{ServeOptions, serve};
 
 use crate::app::failure::Failure;
 use crate::app::work::Work;

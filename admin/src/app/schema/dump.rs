@@ -26,9 +26,18 @@ fn made(sql: &str) -> Option<Made> {
             reader.kind();
             reader.skip(&["IF", "EXISTS", "ONLY"]);
             let of = reader.name()?;
-            Some(Made::Part {
-                name: reader.constraint().unwrap_or_else(|| of.clone()),
-                of,
+            let Some(name) = reader.constraint() else {
+                return Some(Made::Part {
+                    name: of.clone(),
+                    of,
+                });
+            };
+            // These are indexes too.
+            let index = matches!(reader.keyword(), "PRIMARY" | "UNIQUE" | "EXCLUDE");
+            Some(if index {
+                indexed(&name, of)
+            } else {
+                Made::Part { name, of }
             })
         }
         "COMMENT" => {
@@ -58,7 +67,8 @@ fn created(reader: &mut Reader<'_>) -> Option<Made> {
     let name = reader.name()?;
     Some(match kind {
         "TABLE" => Made::Table(name),
-        "INDEX" | "TRIGGER" | "POLICY" => {
+        "INDEX" => indexed(&name, reader.behind("ON")?),
+        "TRIGGER" | "POLICY" => {
             let of = reader.behind("ON")?;
             Made::Part { name, of }
         }
@@ -73,6 +83,15 @@ fn created(reader: &mut Reader<'_>) -> Option<Made> {
         },
         _ => Made::Object(name),
     })
+}
+
+/// An index is in its table's schema.
+fn indexed(name: &str, of: String) -> Made {
+    let index = match of.split_once('.') {
+        Some((schema, _)) => format!("{schema}.{name}"),
+        None => name.to_owned(),
+    };
+    Made::Index { index, of }
 }
 
 /// `schema.table` of `schema.table.column`.
@@ -211,6 +230,10 @@ mod tests {
             name: name.into(),
             of: of.into(),
         };
+        let index = |index: &str, of: &str| Made::Index {
+            index: index.into(),
+            of: of.into(),
+        };
         for (sql, expected) in [
             (
                 "CREATE TABLE public.users (\n    id integer\n)",
@@ -230,7 +253,15 @@ mod tests {
             ),
             (
                 "ALTER TABLE ONLY public.users\n    ADD CONSTRAINT \"users ON\" PRIMARY KEY (id)",
-                part("users ON", "users"),
+                index("users ON", "users"),
+            ),
+            (
+                "ALTER TABLE ONLY app.t\n    ADD CONSTRAINT k EXCLUDE USING gist (a WITH &&)",
+                index("app.k", "app.t"),
+            ),
+            (
+                "ALTER TABLE ONLY app.t\n    ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES app.u(id)",
+                part("f", "app.t"),
             ),
             (
                 "ALTER TABLE public.users ENABLE ROW LEVEL SECURITY",
@@ -238,7 +269,7 @@ mod tests {
             ),
             (
                 "CREATE UNIQUE INDEX by_mail ON ONLY public.users USING btree (mail)",
-                part("by_mail", "users"),
+                index("by_mail", "users"),
             ),
             (
                 "ALTER INDEX public.a ATTACH PARTITION public.b",

@@ -191,8 +191,8 @@ fn index_statement(at: &str, table: &JsonTable, index: &JsonIndex) -> Outcome<Op
     }
     let unique = if unique { "UNIQUE " } else { "" };
     Ok(Some(Statement {
-        made: Made::Part {
-            name: name.clone(),
+        made: Made::Index {
+            index: name.clone(),
             of: table.name.clone(),
         },
         sql: format!(

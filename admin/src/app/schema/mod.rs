@@ -21,7 +21,14 @@ pub enum Made {
     Table(String),
     /// Something else with a name of its own: a view, a type, a function.
     Object(String),
-    /// A part of a table or object that cannot be without it: an index, a constraint, a comment.
+    /// An index, which may have parts of its own, such as a comment.
+    Index {
+        /// Its name, with its schema unless that is the usual one.
+        index: String,
+        /// Its table.
+        of: String,
+    },
+    /// Something else that a table or object has and that cannot be without it: a constraint, a trigger, a comment.
     Part {
         /// Its name.
         name: String,
@@ -34,7 +41,10 @@ impl Made {
     /// Its own name.
     pub fn name(&self) -> &str {
         match self {
-            Self::Table(name) | Self::Object(name) | Self::Part { name, .. } => name,
+            Self::Table(name)
+            | Self::Object(name)
+            | Self::Index { index: name, .. }
+            | Self::Part { name, .. } => name,
         }
     }
 }
@@ -68,8 +78,8 @@ fn read(sql: &str) -> Option<Statement> {
     let made = if word == "TABLE" {
         Made::Table(name)
     } else {
-        Made::Part {
-            name,
+        Made::Index {
+            index: name,
             of: words.nth(1)?.to_owned(),
         }
     };
@@ -91,8 +101,8 @@ mod tests {
             for statement in &statements {
                 let begins = match &statement.made {
                     Made::Table(table) => format!("CREATE TABLE {table} ("),
-                    Made::Part { name, of } => format!("INDEX {name} ON {of} "),
-                    Made::Object(other) => panic!("{other} is neither a table nor an index"),
+                    Made::Index { index, of } => format!("INDEX {index} ON {of} "),
+                    other => panic!("{other:?} is neither a table nor an index"),
                 };
                 assert!(statement.sql.contains(&begins), "{begins}");
             }
