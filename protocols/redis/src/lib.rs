@@ -17,9 +17,11 @@
     )
 )]
 
+pub mod command;
 mod number;
 pub mod reply;
 pub mod request;
+pub mod rewrite;
 pub mod text;
 
 /// Redis's own limit of a string (`proto-max-bulk-len`), in bytes.
