@@ -2,12 +2,15 @@
 
 use std::ops::DerefMut;
 use std::sync::Arc;
+use std::time::Instant;
 
 use control_store::snapshot::{Database, NativeRole, Server};
-use control_store::{Engine, Fault};
+use control_store::{DatabaseId, Engine, Fault};
 
 use crate::backend::Member;
-use crate::session::{Context, Session};
+use crate::backend::pool::{LinkId, SessionRef};
+use crate::reactor::Buf;
+use crate::session::{Context, Session, Shared};
 
 /// One of the wire protocols.
 pub(crate) trait Protocol: Sized + 'static {
@@ -40,10 +43,71 @@ pub(crate) trait Protocol: Sized + 'static {
     fn turn_away(out: &mut Vec<u8>, why: &Fault);
 }
 
+/// The shared connections of a protocol.
+pub(crate) type LinksOf<P> = <<P as Protocol>::Backend as PooledBackend>::Links;
+
 /// A backend, as pools see it.
-pub(crate) trait PooledBackend: DerefMut<Target = Member> {
+pub(crate) trait PooledBackend: DerefMut<Target = Member> + Sized {
+    /// The connections that sessions share; `()` where each session has its own.
+    type Links: Links<Self>;
+    /// What comes over such a connection for one session.
+    type Answer;
+
     /// Whether what it has sent ends at the end of a message.
     fn is_whole(&self) -> bool;
+}
+
+/// Connections that many sessions of a worker share by pipelining. A link is a lessee of a backend, as a session is.
+pub(crate) trait Links<B: PooledBackend>: Default {
+    /// Takes bytes that the link's server has sent.
+    fn received(&mut self, link: LinkId, buf: Buf);
+
+    /// What the bytes hold, session by session; `None`: nothing more.
+    fn next(&mut self, link: LinkId) -> Option<(SessionRef, B::Answer)>;
+
+    /// Whether the link's server has broken the protocol: the connection is to be closed.
+    fn is_broken(&mut self, link: LinkId) -> bool;
+
+    /// The backend that the link waited for, and who waited with it. Gives the backend back if the link is no more.
+    fn leased(&mut self, link: LinkId, backend: Box<B>) -> Result<Vec<SessionRef>, Box<B>>;
+
+    /// There is no backend for the link, or it broke: who waited, or has answers outstanding.
+    fn lost(&mut self, link: LinkId) -> Vec<SessionRef>;
+
+    /// Backends that are not needed any more.
+    fn tick(&mut self, now: Instant) -> Vec<Box<B>>;
+
+    /// The links of a database are to be closed: their backends.
+    fn close(&mut self, database: DatabaseId) -> Vec<Box<B>>;
+}
+
+/// No connection is shared.
+impl<B: PooledBackend> Links<B> for () {
+    fn received(&mut self, _: LinkId, _: Buf) {}
+
+    fn next(&mut self, _: LinkId) -> Option<(SessionRef, B::Answer)> {
+        None
+    }
+
+    fn is_broken(&mut self, _: LinkId) -> bool {
+        false
+    }
+
+    fn leased(&mut self, _: LinkId, backend: Box<B>) -> Result<Vec<SessionRef>, Box<B>> {
+        Err(backend)
+    }
+
+    fn lost(&mut self, _: LinkId) -> Vec<SessionRef> {
+        Vec::new()
+    }
+
+    fn tick(&mut self, _: Instant) -> Vec<Box<B>> {
+        Vec::new()
+    }
+
+    fn close(&mut self, _: DatabaseId) -> Vec<Box<B>> {
+        Vec::new()
+    }
 }
 
 /// Where a backend logs in, and as whom.
@@ -65,7 +129,7 @@ pub(crate) trait BackendLogin: Sized {
     type Error: std::error::Error;
 
     /// Begins a login; `out` takes the first bytes.
-    fn start(target: &Target, out: &mut Vec<u8>) -> Result<Self, Self::Error>;
+    fn start(shared: &Shared, target: &Target, out: &mut Vec<u8>) -> Result<Self, Self::Error>;
 
     /// Takes bytes; `out` takes the answer. `Some`: the server waits for statements.
     fn receive(

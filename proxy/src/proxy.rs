@@ -32,8 +32,12 @@ pub struct Config {
     /// Bound and listening sockets for PostgreSQL clients: one for each worker, on one address (`SO_REUSEPORT`). With fewer
     /// than workers, some workers have none.
     pub postgres: Vec<TcpListener>,
-    /// Where clients of this process itself connect (`…/.s.PGSQL.5432`); its folder must be closed to others.
+    /// The same for Redis clients.
+    pub redis: Vec<TcpListener>,
+    /// Where PostgreSQL clients of this process itself connect (`…/.s.PGSQL.5432`); its folder must be closed to others.
     pub internal_socket: Option<PathBuf>,
+    /// The same for Redis clients.
+    pub redis_internal_socket: Option<PathBuf>,
     /// Takes unencrypted clients from this machine.
     pub plaintext: bool,
     /// Takes unencrypted clients from everywhere.
@@ -61,7 +65,9 @@ impl Default for Config {
             reactor: None,
             workers: 1,
             postgres: Vec::new(),
+            redis: Vec::new(),
             internal_socket: None,
+            redis_internal_socket: None,
             plaintext: false,
             plaintext_from_anywhere: false,
             tls: None,
@@ -82,7 +88,7 @@ pub struct Proxy {
     metrics: Vec<Arc<WorkerMetrics>>,
     query_log: Arc<QueryLog>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    internal_socket: Option<PathBuf>,
+    internal_sockets: Vec<PathBuf>,
 }
 
 impl Proxy {
@@ -104,6 +110,8 @@ impl Proxy {
                 snapshot,
                 gates: gates(&mailboxes),
                 mock_secret,
+                redis_servers: Arc::default(),
+                redis_clients: crate::session::redis::clients::Clients::default(),
                 guard: config.guard.clone(),
             }),
             limits: Limits {
@@ -116,7 +124,8 @@ impl Proxy {
             max_clients: config.max_clients,
             mailboxes,
         }));
-        let internal = config.internal_socket.clone();
+        let internal = [&config.internal_socket, &config.redis_internal_socket];
+        let internal = internal.into_iter().flatten().cloned().collect();
         let kind = reactor::choose(config.reactor)?;
         let by_worker = doors(config, usize::from(workers))?;
         let mut proxy = Self {
@@ -125,7 +134,7 @@ impl Proxy {
             metrics: Vec::new(),
             query_log,
             threads: Mutex::default(),
-            internal_socket: internal,
+            internal_sockets: internal,
         };
         proxy.spawn(by_worker)?;
         Ok(proxy)
@@ -221,7 +230,7 @@ impl Proxy {
                 tracing::error!("a worker has panicked");
             }
         }
-        if let Some(path) = &self.internal_socket {
+        for path in &self.internal_sockets {
             // It may be gone with its folder.
             let _ = std::fs::remove_file(path);
         }
@@ -255,27 +264,39 @@ fn doors(config: Config, workers: usize) -> io::Result<Vec<Vec<Door>>> {
         (false, true) => Plaintext::Loopback,
         (false, false) => Plaintext::Never,
     };
-    for (at, socket) in config.postgres.into_iter().enumerate() {
-        socket.set_nonblocking(true)?;
-        by_worker[at % workers].push(Door {
-            socket: OwnedFd::from(socket),
-            engine: Engine::Postgres,
-            source: Source::Proxy,
-            plaintext,
-            tls: config.tls.is_some(),
-        });
+    let tls = config.tls.is_some();
+    let sockets = [
+        (Engine::Postgres, config.postgres),
+        (Engine::Redis, config.redis),
+    ];
+    for (engine, sockets) in sockets {
+        for (at, socket) in sockets.into_iter().enumerate() {
+            socket.set_nonblocking(true)?;
+            by_worker[at % workers].push(Door {
+                socket: OwnedFd::from(socket),
+                engine,
+                source: Source::Proxy,
+                plaintext,
+                tls,
+            });
+        }
     }
-    if let Some(path) = &config.internal_socket {
-        match std::fs::remove_file(path) {
+    let internal = [
+        (Engine::Postgres, config.internal_socket),
+        (Engine::Redis, config.redis_internal_socket),
+    ];
+    for (engine, path) in internal {
+        let Some(path) = path else { continue };
+        match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let socket = UnixListener::bind(path)?;
+        let socket = UnixListener::bind(&path)?;
         socket.set_nonblocking(true)?;
         for doors in &mut by_worker {
             doors.push(Door {
                 socket: OwnedFd::from(socket.try_clone()?),
-                engine: Engine::Postgres,
+                engine,
                 source: Source::Api,
                 plaintext: Plaintext::Loopback,
                 tls: false,

@@ -3,6 +3,7 @@
 pub mod budget;
 pub(crate) mod pool;
 pub(crate) mod postgres;
+pub(crate) mod redis;
 
 use std::time::Instant;
 

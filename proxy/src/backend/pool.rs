@@ -33,6 +33,19 @@ pub(crate) struct SessionRef {
     pub(crate) serial: u64,
 }
 
+/// A connection that many sessions of a worker share, see [`Links`](crate::protocol::Links).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct LinkId(pub(crate) u32);
+
+/// Who a backend is lent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lessee {
+    /// One session.
+    Session(SessionRef),
+    /// All that share it.
+    Link(LinkId),
+}
+
 /// What becomes of a wait.
 pub(crate) enum Delivery<B> {
     /// A backend.
@@ -44,7 +57,7 @@ pub(crate) enum Delivery<B> {
 }
 
 struct Waiter {
-    session: SessionRef,
+    lessee: Lessee,
     since: Instant,
 }
 
@@ -73,7 +86,7 @@ pub(crate) struct Entry<P: Protocol> {
     pub(crate) server: Arc<Server>,
     budget: Arc<Budget>,
     /// Who leases it.
-    pub(crate) session: Option<SessionRef>,
+    pub(crate) lessee: Option<Lessee>,
     /// Logging in.
     pub(crate) login: Option<Box<P::Login>>,
     /// What asks the server, on a connection of its own, to cancel what this one runs.
@@ -94,8 +107,8 @@ pub(crate) struct Pools<P: Protocol> {
     /// Backends that are leased.
     leased: usize,
     waiting: usize,
-    /// For sessions, once the event in hand is dealt with.
-    pub(crate) deliveries: VecDeque<(SessionRef, Delivery<P::Backend>)>,
+    /// For those who waited, once the event in hand is dealt with.
+    pub(crate) deliveries: VecDeque<(Lessee, Delivery<P::Backend>)>,
 }
 
 impl<P: Protocol> Pools<P> {
@@ -126,7 +139,7 @@ impl<P: Protocol> Pools<P> {
         !self.backends.is_empty()
     }
 
-    /// A backend for that session, at once; otherwise it waits.
+    /// A backend for that lessee, at once; otherwise it waits.
     #[inline]
     pub(crate) fn lease<R: Reactor>(
         &mut self,
@@ -134,24 +147,24 @@ impl<P: Protocol> Pools<P> {
         conns: &mut Conns,
         key: PoolKey,
         route: &Route,
-        session: SessionRef,
+        lessee: Lessee,
         now: Instant,
     ) -> Option<Box<P::Backend>> {
         if let Some(pool) = self.pools.get_mut(&key)
             && pool.target.server.id == route.server.id
             && let Some(backend) = pool.idle.pop()
         {
-            self.lent(&backend, session);
+            self.lent(&backend, lessee);
             self.metrics().pool_idle.decrement();
             return Some(backend);
         }
-        self.enqueue(reactor, conns, key, route, session, now);
+        self.enqueue(reactor, conns, key, route, lessee, now);
         None
     }
 
-    fn lent(&mut self, backend: &P::Backend, session: SessionRef) {
+    fn lent(&mut self, backend: &P::Backend, lessee: Lessee) {
         if let Some(entry) = self.backends.get_mut(backend.id.0 as usize) {
-            entry.session = Some(session);
+            entry.lessee = Some(lessee);
         }
         self.leased += 1;
     }
@@ -162,15 +175,12 @@ impl<P: Protocol> Pools<P> {
         conns: &mut Conns,
         key: PoolKey,
         route: &Route,
-        session: SessionRef,
+        lessee: Lessee,
         now: Instant,
     ) {
         self.set_route(reactor, conns, key, route);
         if let Some(pool) = self.pools.get_mut(&key) {
-            pool.waiters.push_back(Waiter {
-                session,
-                since: now,
-            });
+            pool.waiters.push_back(Waiter { lessee, since: now });
             self.waiting += 1;
             self.metrics().pool_waiting.increment();
         }
@@ -258,7 +268,7 @@ impl<P: Protocol> Pools<P> {
                         self.metrics().pool_waiting.decrement();
                         let waited = now.saturating_duration_since(waiter.since);
                         self.deliveries
-                            .push_back((waiter.session, Delivery::TimedOut(waited)));
+                            .push_back((waiter.lessee, Delivery::TimedOut(waited)));
                     }
                     return;
                 }
@@ -272,7 +282,7 @@ impl<P: Protocol> Pools<P> {
             return;
         };
         let mut hello = Vec::with_capacity(128);
-        let started = P::Login::start(&pool.target, &mut hello);
+        let started = P::Login::start(&self.hub.shared, &pool.target, &mut hello);
         let (Ok(login), Ok(conn)) = (started, reactor.connect(&pool.target.server.address)) else {
             tracing::warn!(server = %pool.target.server.id, "cannot connect to a database server");
             let budget = Arc::clone(&pool.budget);
@@ -287,7 +297,7 @@ impl<P: Protocol> Pools<P> {
             pool: key,
             server: Arc::clone(&pool.target.server),
             budget: Arc::clone(&pool.budget),
-            session: None,
+            lessee: None,
             login: Some(Box::new(login)),
             cancel: Box::default(),
             cancels: 0,
@@ -317,9 +327,9 @@ impl<P: Protocol> Pools<P> {
             Some(waiter) => {
                 self.waiting -= 1;
                 self.metrics().pool_waiting.decrement();
-                self.lent(&backend, waiter.session);
+                self.lent(&backend, waiter.lessee);
                 self.deliveries
-                    .push_back((waiter.session, Delivery::Leased(backend)));
+                    .push_back((waiter.lessee, Delivery::Leased(backend)));
             }
             None => {
                 backend.idle_since = now;
@@ -343,7 +353,7 @@ impl<P: Protocol> Pools<P> {
         let Some(entry) = self.backends.get_mut(id.0 as usize) else {
             return;
         };
-        if entry.session.take().is_some() {
+        if entry.lessee.take().is_some() {
             self.leased = self.leased.saturating_sub(1);
         }
         let current = self
@@ -400,7 +410,7 @@ impl<P: Protocol> Pools<P> {
         let Some(entry) = self.backends.try_remove(id.0 as usize) else {
             return;
         };
-        if entry.session.is_some() {
+        if entry.lessee.is_some() {
             self.leased = self.leased.saturating_sub(1);
         }
         if let Some(pool) = self.pools.get_mut(&entry.pool) {
@@ -456,7 +466,7 @@ impl<P: Protocol> Pools<P> {
             self.waiting -= 1;
             self.metrics().pool_waiting.decrement();
             self.deliveries
-                .push_back((waiter.session, Delivery::Unavailable));
+                .push_back((waiter.lessee, Delivery::Unavailable));
         }
         self.settle_tickets(key);
     }
@@ -548,11 +558,11 @@ impl<P: Protocol> Pools<P> {
     }
 
     /// A session waits no more.
-    pub(crate) fn cancel_wait(&mut self, key: PoolKey, session: SessionRef) {
+    pub(crate) fn cancel_wait(&mut self, key: PoolKey, lessee: Lessee) {
         let Some(pool) = self.pools.get_mut(&key) else {
             return;
         };
-        let at = pool.waiters.iter().position(|it| it.session == session);
+        let at = pool.waiters.iter().position(|it| it.lessee == lessee);
         if let Some(at) = at {
             pool.waiters.remove(at);
             self.waiting -= 1;
@@ -605,7 +615,7 @@ impl<P: Protocol> Pools<P> {
                 self.waiting -= 1;
                 let waited = now.saturating_duration_since(waiter.since);
                 self.deliveries
-                    .push_back((waiter.session, Delivery::TimedOut(waited)));
+                    .push_back((waiter.lessee, Delivery::TimedOut(waited)));
                 changed.push(*key);
             }
             if pool.retry_at.is_some_and(|at| at <= now) {
@@ -676,7 +686,7 @@ impl<P: Protocol> Pools<P> {
         let rest: Vec<usize> = self
             .backends
             .iter()
-            .filter(|(_, entry)| entry.pool.database == database && entry.session.is_none())
+            .filter(|(_, entry)| entry.pool.database == database && entry.lessee.is_none())
             .map(|(slot, _)| slot)
             .collect();
         for slot in rest {

@@ -103,6 +103,8 @@ labels!(
     PinReason {
         /// The database asks for session pooling.
         SessionPooling = "session_pooling",
+        /// `MULTI`, or a watched key.
+        Transaction = "transaction",
         /// `LISTEN`, or a Redis or MongoDB subscription.
         Listen = "listen",
         /// A temporary table, view or sequence.

@@ -77,7 +77,7 @@ pub struct ProtocolMetrics {
     /// How long clients waited for a backend connection, if they had to.
     pub pool_wait: Histogram,
     /// Sessions that kept their backend.
-    pub pins: Table<PinReason, Counter, 8>,
+    pub pins: Table<PinReason, Counter, 9>,
     /// Statements that waited behind a gate.
     pub gate_holds: Counter,
     /// How long they waited.

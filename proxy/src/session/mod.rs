@@ -2,6 +2,7 @@
 //! and answers through [`Ports`]. The workers and the tests' simulator run the very same sessions.
 
 pub mod postgres;
+pub(crate) mod redis;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,10 +12,13 @@ use control_store::guard::Guard;
 use control_store::logs::Source;
 use control_store::{DatabaseId, Fault, KeyId, SnapshotCell};
 
+use crate::backend::pool::{LinkId, SessionRef};
 use crate::backend::postgres::Backend;
+use crate::backend::redis::login::KnownServers;
 use crate::backend::{BackendId, PoolKey};
 use crate::gate::Gates;
 use crate::metrics::WorkerMetrics;
+use crate::protocol::PooledBackend;
 use crate::query_log::WorkerLog;
 use crate::reactor::{Buf, ConnId};
 use crate::route::Route;
@@ -22,6 +26,7 @@ use crate::route::Route;
 use postgres::login::KnownLogins;
 use postgres::settings::SettingSets;
 use postgres::statement::Statements;
+use redis::clients::Clients;
 
 /// What all sessions of a process share.
 pub(crate) struct Shared {
@@ -29,6 +34,10 @@ pub(crate) struct Shared {
     pub(crate) gates: Arc<Gates>,
     /// Makes salts for users that do not exist.
     pub(crate) mock_secret: [u8; 32],
+    /// What the Redis servers are.
+    pub(crate) redis_servers: Arc<KnownServers>,
+    /// Who is logged in to Redis databases.
+    pub(crate) redis_clients: Clients,
     /// Bans addresses whose logins fail too often.
     pub(crate) guard: Option<Arc<Guard>>,
 }
@@ -47,6 +56,7 @@ pub(crate) struct Context {
     pub(crate) wall_us: u64,
     /// For messages that are made and sent at once.
     pub(crate) scratch: Vec<u8>,
+    pub(crate) redis: redis::Scratch,
 }
 
 /// How a client reached us.
@@ -63,7 +73,7 @@ pub(crate) struct Entrance {
 }
 
 /// What happened, to a session whose backends are `B`.
-pub(crate) enum Event<B = Backend> {
+pub(crate) enum Event<B: PooledBackend = Backend> {
     /// Bytes from the client, decrypted.
     Client(Buf),
     /// The client has hung up, or its connection broke.
@@ -76,6 +86,12 @@ pub(crate) enum Event<B = Backend> {
     Leased(Box<B>),
     /// None came.
     LeaseFailed(Fault),
+    /// An answer over a connection that sessions share.
+    Answer(B::Answer),
+    /// The shared connection that was waited for stands.
+    LinkReady,
+    /// It does not, or broke with answers outstanding.
+    LinkLost(Fault),
     /// The gate that was waited for is open.
     GateOpen,
     /// Time has passed: see whether a statement or wait is over its limit.
@@ -128,7 +144,7 @@ pub(crate) enum Request {
 }
 
 /// One client's session.
-pub(crate) trait Session<B>: Sized {
+pub(crate) trait Session<B: PooledBackend>: Sized {
     /// A session whose client has sent nothing yet.
     fn new(entrance: Entrance) -> Self;
 
@@ -153,7 +169,7 @@ pub(crate) trait Session<B>: Sized {
 }
 
 /// How a session whose backends are `B` acts on the world.
-pub(crate) trait Ports<B = Backend> {
+pub(crate) trait Ports<B: PooledBackend = Backend> {
     /// Sends bytes to the client by reference.
     fn send_client(&mut self, buf: Buf);
     /// Sends a copy of few bytes to the client.
@@ -168,6 +184,11 @@ pub(crate) trait Ports<B = Backend> {
     fn expect_backend(&mut self, conn: ConnId, bytes: u64);
     /// A backend of that pool, at once; `None`: [`Event::Leased`] or [`Event::LeaseFailed`] follows.
     fn lease(&mut self, pool: PoolKey, route: &Route) -> Option<Box<B>>;
+    /// A backend for a shared connection, at once; `None`: [`Event::LinkReady`] or [`Event::LinkLost`] follows for those who
+    /// wait for it.
+    fn lease_link(&mut self, link: LinkId, pool: PoolKey, route: &Route) -> Option<Box<B>>;
+    /// The connections that sessions share.
+    fn links(&mut self) -> &mut B::Links;
     /// Gives a backend up.
     fn release(&mut self, backend: Box<B>, fate: Fate);
     /// Asks the server to cancel what that backend runs.
@@ -176,6 +197,10 @@ pub(crate) trait Ports<B = Backend> {
     fn request(&mut self, request: Request);
     /// What names this session in cancel requests.
     fn process_id(&self) -> u32;
+    /// What names this session among those that share a connection.
+    fn this(&self) -> SessionRef;
+    /// Bytes that the client has not taken yet.
+    fn client_queued(&self) -> usize;
 }
 
 /// Limits of sessions.

@@ -32,6 +32,7 @@ use crate::query_log::WorkerLog;
 use crate::reactor::{Close, ConnId, Event as Io, ListenerId, Peer, Reactor};
 use crate::session::Context;
 use crate::session::postgres::Postgres;
+use crate::session::redis::Redis;
 
 use conns::{Conns, Role};
 use hub::{Command, Hub};
@@ -92,6 +93,7 @@ struct Core<R: Reactor> {
 pub(crate) struct Worker<R: Reactor> {
     core: Core<R>,
     postgres: Plane<Postgres>,
+    redis: Plane<Redis>,
     doors: AHashMap<ListenerId, (Engine, Source, Plaintext, bool)>,
     /// Set while the proxy is stopping.
     deadline: Option<Instant>,
@@ -104,8 +106,9 @@ macro_rules! on_plane {
     ($worker:expr, $engine:expr, $method:ident($($argument:expr),*)) => {
         match $engine {
             Engine::Postgres => $worker.postgres.$method(&mut $worker.core, $($argument),*),
+            Engine::Redis => $worker.redis.$method(&mut $worker.core, $($argument),*),
             // No door and no backend is of another engine.
-            Engine::Mysql | Engine::Mongodb | Engine::Redis => {}
+            Engine::Mysql | Engine::Mongodb => {}
         }
     };
 }
@@ -114,6 +117,7 @@ macro_rules! on_plane {
 macro_rules! on_all_planes {
     ($worker:expr, $method:ident($($argument:expr),*)) => {
         $worker.postgres.$method(&mut $worker.core, $($argument),*);
+        $worker.redis.$method(&mut $worker.core, $($argument),*);
     };
 }
 
@@ -170,6 +174,7 @@ impl<R: Reactor> Worker<R> {
             now,
             wall_us: clock.wall_us(now),
             scratch: Vec::new(),
+            redis: crate::session::redis::Scratch::default(),
         };
         let core = Core {
             id,
@@ -182,6 +187,7 @@ impl<R: Reactor> Worker<R> {
         };
         Ok(Self {
             postgres: Plane::new(&core),
+            redis: Plane::new(&core),
             core,
             doors: listeners,
             deadline: None,
@@ -240,15 +246,20 @@ impl<R: Reactor> Worker<R> {
     }
 
     fn timeout(&mut self) -> Option<Duration> {
-        if self.postgres.is_busy() {
+        if self.is_busy() {
             self.next_tick = self.next_tick.min(self.core.cx.now + TICK);
         }
-        let watched = self.postgres.is_watched() || self.deadline.is_some();
+        let watched =
+            self.postgres.is_watched() || self.redis.is_watched() || self.deadline.is_some();
         watched.then(|| self.next_tick.saturating_duration_since(Instant::now()))
     }
 
+    fn is_busy(&self) -> bool {
+        self.postgres.is_busy() || self.redis.is_busy()
+    }
+
     fn is_drained(&self) -> bool {
-        self.deadline.is_some() && self.postgres.is_empty()
+        self.deadline.is_some() && self.postgres.is_empty() && self.redis.is_empty()
     }
 
     #[inline]
@@ -327,7 +338,7 @@ impl<R: Reactor> Worker<R> {
         if self.deadline.is_some_and(|deadline| deadline <= now) {
             on_all_planes!(self, kill(|_| true, &Fault::Draining));
         }
-        let busy = self.postgres.is_busy() || self.deadline.is_some();
+        let busy = self.is_busy() || self.deadline.is_some();
         self.next_tick = now + pace(busy);
     }
 

@@ -15,10 +15,10 @@ use super::ports::WorkerPorts;
 use super::tls::{Tls, count_received};
 use super::{Core, Entering, HIGH_WATER, SLOT_BITS};
 use crate::backend::budget::{Grant, WorkerId};
-use crate::backend::pool::{Delivery, Pools, SessionRef};
+use crate::backend::pool::{Delivery, Lessee, LinkId, Pools, SessionRef};
 use crate::backend::{BackendId, Member};
 use crate::metrics::Side;
-use crate::protocol::{BackendLogin, Protocol};
+use crate::protocol::{BackendLogin, Links, LinksOf, Protocol};
 use crate::reactor::{Buf, Close, ConnId, Reactor, TlsServer};
 use crate::session::{Entrance, Event, Fate, Request, Session};
 
@@ -34,6 +34,8 @@ struct Entry<P: Protocol> {
     paused: bool,
     /// Not read, because its backend does not take what it has.
     backend_full: bool,
+    /// Not read, because it does not take what a shared connection has brought.
+    client_full: bool,
     /// Its backend is not read, because the client does not take what it has.
     backend_paused: Option<ConnId>,
 }
@@ -42,6 +44,7 @@ struct Entry<P: Protocol> {
 pub(super) struct Plane<P: Protocol> {
     sessions: Slab<Entry<P>>,
     pools: Pools<P>,
+    links: LinksOf<P>,
     requests: Vec<Request>,
     /// Sessions that wait for a gate, in the order they came.
     held: VecDeque<(DatabaseId, SessionRef)>,
@@ -57,6 +60,7 @@ impl<P: Protocol> Plane<P> {
         Self {
             sessions: Slab::new(),
             pools: Pools::new(core.id, Arc::clone(&core.hub), Arc::clone(&core.metrics)),
+            links: LinksOf::<P>::default(),
             requests: Vec::new(),
             held: VecDeque::new(),
             logins: VecDeque::new(),
@@ -119,6 +123,7 @@ impl<P: Protocol> Plane<P> {
             login_until: Some(until),
             paused: false,
             backend_full: false,
+            client_full: false,
             backend_paused: None,
         });
         let slot = u32::try_from(slot).unwrap_or(u32::MAX);
@@ -178,9 +183,24 @@ impl<P: Protocol> Plane<P> {
         let Some(entry) = self.pools.backends.get_mut(slot as usize) else {
             return;
         };
-        if let Some(session) = entry.session {
-            self.deliver_to(core, session, Event::Backend(buf));
-            return self.throttle(core, slot, session);
+        match entry.lessee {
+            Some(Lessee::Session(session)) => {
+                self.deliver_to(core, session, Event::Backend(buf));
+                return self.throttle(core, slot, session);
+            }
+            Some(Lessee::Link(link)) => {
+                self.links.received(link, buf);
+                self.answer(core, link);
+                if self.links.is_broken(link) {
+                    tracing::warn!(
+                        engine = P::ENGINE.lower_name(),
+                        "a database server broke the protocol"
+                    );
+                    self.break_link(core, slot, link);
+                }
+                return;
+            }
+            None => {}
         }
         if entry.login.is_some() {
             return self.log_in(core, slot, &buf);
@@ -194,6 +214,21 @@ impl<P: Protocol> Plane<P> {
         }
     }
 
+    /// Gives sessions what has come for them over a shared connection.
+    fn answer<R: Reactor>(&mut self, core: &mut Core<R>, link: LinkId) {
+        while let Some((session, answer)) = self.links.next(link) {
+            self.deliver_to(core, session, Event::Answer(answer));
+            // A client that does not take its answers may not ask for more.
+            if let Some(entry) = self.sessions.get_mut(session.slot as usize)
+                && entry.serial == session.serial
+                && core.reactor.queued(entry.conn) > HIGH_WATER
+            {
+                entry.client_full = true;
+                self.set_reading(core, session.slot);
+            }
+        }
+    }
+
     /// A client that does not take what it is sent: its backend is not read until it has.
     #[inline]
     fn throttle<R: Reactor>(&mut self, core: &mut Core<R>, backend: u32, session: SessionRef) {
@@ -204,7 +239,7 @@ impl<P: Protocol> Plane<P> {
             return;
         }
         if let Some(backend) = self.pools.backends.get(backend as usize)
-            && backend.session == Some(session)
+            && backend.lessee == Some(Lessee::Session(session))
             && entry.backend_paused.is_none()
         {
             entry.backend_paused = Some(backend.conn);
@@ -268,9 +303,29 @@ impl<P: Protocol> Plane<P> {
     /// A backend's connection has ended, by itself or broken.
     pub(super) fn backend_ended<R: Reactor>(&mut self, core: &mut Core<R>, slot: u32) {
         let backend = self.pools.backends.get(slot as usize);
-        match backend.and_then(|it| it.session) {
-            Some(session) => self.deliver_to(core, session, Event::BackendGone),
+        match backend.and_then(|it| it.lessee) {
+            Some(Lessee::Session(session)) => self.deliver_to(core, session, Event::BackendGone),
+            Some(Lessee::Link(link)) => {
+                self.pools.failed(BackendId(slot), core.cx.now, true);
+                self.link_lost(core, link, &Fault::BackendLost);
+            }
             None => self.pools.failed(BackendId(slot), core.cx.now, true),
+        }
+    }
+
+    fn break_link<R: Reactor>(&mut self, core: &mut Core<R>, slot: u32, link: LinkId) {
+        if let Some(entry) = self.pools.backends.get(slot as usize) {
+            let conn = entry.conn;
+            core.reactor.close(conn, Close::Now);
+            core.conns.clear(conn);
+        }
+        self.pools.failed(BackendId(slot), core.cx.now, true);
+        self.link_lost(core, link, &Fault::BackendLost);
+    }
+
+    fn link_lost<R: Reactor>(&mut self, core: &mut Core<R>, link: LinkId, fault: &Fault) {
+        for session in self.links.lost(link) {
+            self.deliver_to(core, session, Event::LinkLost(fault.clone()));
         }
     }
 
@@ -281,17 +336,20 @@ impl<P: Protocol> Plane<P> {
 
     /// A client takes bytes again.
     pub(super) fn client_drained<R: Reactor>(&mut self, core: &mut Core<R>, slot: u32) {
-        if let Some(entry) = self.sessions.get_mut(slot as usize)
-            && let Some(backend) = entry.backend_paused.take()
-        {
-            core.reactor.resume(backend);
+        if let Some(entry) = self.sessions.get_mut(slot as usize) {
+            if let Some(backend) = entry.backend_paused.take() {
+                core.reactor.resume(backend);
+            }
+            if std::mem::take(&mut entry.client_full) {
+                self.set_reading(core, slot);
+            }
         }
     }
 
     /// A backend takes bytes again.
     pub(super) fn backend_drained<R: Reactor>(&mut self, core: &mut Core<R>, slot: u32) {
         let backend = self.pools.backends.get(slot as usize);
-        if let Some(session) = backend.and_then(|it| it.session)
+        if let Some(Lessee::Session(session)) = backend.and_then(|it| it.lessee)
             && let Some(entry) = self.sessions.get_mut(session.slot as usize)
             && entry.serial == session.serial
         {
@@ -324,6 +382,7 @@ impl<P: Protocol> Plane<P> {
             reactor: &mut core.reactor,
             conns: &mut core.conns,
             pools: &mut self.pools,
+            links: &mut self.links,
             requests: &mut self.requests,
             metrics: core.metrics.protocol(P::ENGINE),
             conn: entry.conn,
@@ -373,7 +432,7 @@ impl<P: Protocol> Plane<P> {
     #[inline]
     fn set_reading<R: Reactor>(&mut self, core: &mut Core<R>, slot: u32) {
         if let Some(entry) = self.sessions.get_mut(slot as usize) {
-            let pause = entry.backend_full || !entry.session.reads_client();
+            let pause = entry.backend_full || entry.client_full || !entry.session.reads_client();
             if pause != entry.paused {
                 entry.paused = pause;
                 if pause {
@@ -396,7 +455,7 @@ impl<P: Protocol> Plane<P> {
         match request {
             Request::StartTls { received, direct } => self.start_tls(core, slot, received, direct),
             Request::AwaitGate(database) => self.await_gate(core, database, session),
-            Request::CancelLease { pool } => self.pools.cancel_wait(pool, session),
+            Request::CancelLease { pool } => self.pools.cancel_wait(pool, Lessee::Session(session)),
             Request::CancelOther { process_id, key } => self.cancel_other(core, process_id, key),
             Request::LoggedIn => entry.login_until = None,
             Request::Close => self.close_client(core, slot),
@@ -495,36 +554,56 @@ impl<P: Protocol> Plane<P> {
         }
     }
 
-    /// Gives sessions what their pools have for them.
+    /// Gives sessions and links what their pools have for them.
     pub(super) fn deliver<R: Reactor>(&mut self, core: &mut Core<R>) {
-        while let Some((session, delivery)) = self.pools.deliveries.pop_front() {
-            let event = match delivery {
-                Delivery::Leased(backend) => Event::Leased(backend),
-                Delivery::Unavailable => Event::LeaseFailed(Fault::BackendUnavailable),
-                Delivery::TimedOut(waited) => Event::LeaseFailed(Fault::PoolTimeout {
+        while let Some((lessee, delivery)) = self.pools.deliveries.pop_front() {
+            let outcome = match delivery {
+                Delivery::Leased(backend) => Ok(backend),
+                Delivery::Unavailable => Err(Fault::BackendUnavailable),
+                Delivery::TimedOut(waited) => Err(Fault::PoolTimeout {
                     waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
                 }),
             };
-            let known = self.sessions.get(session.slot as usize);
-            if known.is_some_and(|entry| entry.serial == session.serial) {
-                self.session(core, session.slot, event);
-            } else if let Event::Leased(backend) = event {
-                // Its session is gone.
-                self.pools.release(
-                    &mut core.reactor,
-                    &mut core.conns,
-                    backend,
-                    Fate::Keep,
-                    core.cx.now,
-                );
+            match (lessee, outcome) {
+                (Lessee::Session(session), Ok(backend)) => {
+                    let known = self.sessions.get(session.slot as usize);
+                    if known.is_some_and(|entry| entry.serial == session.serial) {
+                        self.session(core, session.slot, Event::Leased(backend));
+                    } else {
+                        self.release(core, backend, Fate::Keep); // Its session is gone.
+                    }
+                }
+                (Lessee::Session(session), Err(fault)) => {
+                    self.deliver_to(core, session, Event::LeaseFailed(fault));
+                }
+                (Lessee::Link(link), Ok(backend)) => match self.links.leased(link, backend) {
+                    Ok(waiting) => {
+                        for session in waiting {
+                            self.deliver_to(core, session, Event::LinkReady);
+                        }
+                    }
+                    Err(backend) => self.release(core, backend, Fate::Keep),
+                },
+                (Lessee::Link(link), Err(fault)) => self.link_lost(core, link, &fault),
             }
         }
+    }
+
+    fn release<R: Reactor>(&mut self, core: &mut Core<R>, backend: Box<P::Backend>, fate: Fate) {
+        let now = core.cx.now;
+        self.pools
+            .release(&mut core.reactor, &mut core.conns, backend, fate, now);
     }
 
     /// Time has passed.
     pub(super) fn tick<R: Reactor>(&mut self, core: &mut Core<R>) {
         let leased = self.pools.backends.iter();
-        let leased: Vec<SessionRef> = leased.filter_map(|(_, entry)| entry.session).collect();
+        let leased: Vec<SessionRef> = leased
+            .filter_map(|(_, entry)| match entry.lessee {
+                Some(Lessee::Session(session)) => Some(session),
+                Some(Lessee::Link(_)) | None => None,
+            })
+            .collect();
         for session in leased {
             self.deliver_to(core, session, Event::Tick);
         }
@@ -539,6 +618,9 @@ impl<P: Protocol> Plane<P> {
                 .is_some_and(|entry| entry.serial == session.serial)
         });
         self.end_logins(core);
+        for backend in self.links.tick(core.cx.now) {
+            self.release(core, backend, Fate::Keep);
+        }
         self.pools
             .tick(&mut core.reactor, &mut core.conns, core.cx.now);
         self.deliver(core);
@@ -593,6 +675,9 @@ impl<P: Protocol> Plane<P> {
             |session| session.database() == Some(database),
             &Fault::Terminated { why },
         );
+        for backend in self.links.close(database) {
+            self.release(core, backend, Fate::Close);
+        }
         self.pools
             .close_unleased(&mut core.reactor, &mut core.conns, database);
     }

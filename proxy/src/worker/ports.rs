@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use crate::backend::budget::WorkerId;
-use crate::backend::pool::{Pools, SessionRef};
+use crate::backend::pool::{Lessee, LinkId, Pools, SessionRef};
 use crate::backend::{BackendId, PoolKey};
 use crate::metrics::{ProtocolMetrics, Side};
-use crate::protocol::Protocol;
+use crate::protocol::{LinksOf, Protocol};
 use crate::reactor::{Buf, ConnId, Reactor};
 use crate::route::Route;
 use crate::session::{Fate, Ports, Request};
@@ -18,6 +18,7 @@ pub(super) struct WorkerPorts<'a, R: Reactor, P: Protocol> {
     pub(super) reactor: &'a mut R,
     pub(super) conns: &'a mut Conns,
     pub(super) pools: &'a mut Pools<P>,
+    pub(super) links: &'a mut LinksOf<P>,
     pub(super) requests: &'a mut Vec<Request>,
     pub(super) metrics: &'a ProtocolMetrics,
     pub(super) conn: ConnId,
@@ -89,9 +90,30 @@ impl<R: Reactor, P: Protocol> Ports<P::Backend> for WorkerPorts<'_, R, P> {
             self.conns,
             pool,
             route,
-            self.session,
+            Lessee::Session(self.session),
             self.now,
         )
+    }
+
+    fn lease_link(
+        &mut self,
+        link: LinkId,
+        pool: PoolKey,
+        route: &Route,
+    ) -> Option<Box<P::Backend>> {
+        self.pools.lease(
+            self.reactor,
+            self.conns,
+            pool,
+            route,
+            Lessee::Link(link),
+            self.now,
+        )
+    }
+
+    #[inline]
+    fn links(&mut self) -> &mut LinksOf<P> {
+        self.links
     }
 
     #[inline]
@@ -116,5 +138,15 @@ impl<R: Reactor, P: Protocol> Ports<P::Backend> for WorkerPorts<'_, R, P> {
 
     fn process_id(&self) -> u32 {
         u32::from(self.worker.0) << SLOT_BITS | self.session.slot
+    }
+
+    #[inline]
+    fn this(&self) -> SessionRef {
+        self.session
+    }
+
+    #[inline]
+    fn client_queued(&self) -> usize {
+        self.reactor.queued(self.conn)
     }
 }

@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use super::Parameters;
 use crate::protocol::{BackendLogin, Target};
+use crate::session::Shared;
 
 /// No message of a login is longer.
 const MAX_BODY: u32 = 64 << 10;
@@ -84,7 +85,7 @@ impl BackendLogin for Handshake {
     type Done = LoggedIn;
     type Error = HandshakeError;
 
-    fn start(target: &Target, out: &mut Vec<u8>) -> Result<Self, HandshakeError> {
+    fn start(_: &Shared, target: &Target, out: &mut Vec<u8>) -> Result<Self, HandshakeError> {
         let parameters = [
             (&b"user"[..], target.role.name.as_bytes()),
             (b"database", target.database.name.as_bytes()),

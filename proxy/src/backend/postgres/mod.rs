@@ -3,6 +3,7 @@
 pub(crate) mod handshake;
 pub(crate) mod prepared;
 
+use std::convert::Infallible;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
@@ -51,6 +52,9 @@ impl DerefMut for Backend {
 }
 
 impl PooledBackend for Backend {
+    type Links = ();
+    type Answer = Infallible;
+
     fn is_whole(&self) -> bool {
         self.incoming.carry.is_empty() && self.incoming.remaining == 0
     }

@@ -308,6 +308,9 @@ impl Live {
             Event::BackendGone => self.backend_gone(cx, ports),
             Event::Leased(backend) => self.leased(cx, ports, backend),
             Event::LeaseFailed(fault) => self.lease_failed(cx, ports, &fault),
+            Event::Answer(never) => match never {},
+            // No connection is shared.
+            Event::LinkReady | Event::LinkLost(_) => {}
             Event::GateOpen => self.gate_open(cx, ports),
             Event::Tick => self.tick(cx, ports),
             Event::Cancel => self.cancel(cx, ports),

@@ -21,6 +21,7 @@ use super::super::settings::SettingSets;
 use super::super::statement::Statements;
 use super::super::{PgSession, Phase};
 use super::model::Model;
+use crate::backend::pool::{LinkId, SessionRef};
 use crate::backend::postgres::prepared::Prepared;
 use crate::backend::postgres::{Backend, Incoming};
 use crate::backend::{BackendId, Member, PoolKey};
@@ -81,6 +82,7 @@ struct World {
     deliveries: VecDeque<(usize, Box<Backend>)>,
     capacity: usize,
     none: Rc<super::super::settings::SettingSet>,
+    links: (),
 }
 
 impl World {
@@ -214,6 +216,25 @@ impl Ports for SimPorts<'_> {
     fn process_id(&self) -> u32 {
         self.me as u32
     }
+
+    fn lease_link(&mut self, _: LinkId, _: PoolKey, _: &Route) -> Option<Box<Backend>> {
+        unreachable!("no connection is shared")
+    }
+
+    fn links(&mut self) -> &mut () {
+        &mut self.world.links
+    }
+
+    fn this(&self) -> SessionRef {
+        SessionRef {
+            slot: self.me as u32,
+            serial: self.me as u64,
+        }
+    }
+
+    fn client_queued(&self) -> usize {
+        0
+    }
 }
 
 pub(super) struct Sim {
@@ -234,6 +255,8 @@ impl Sim {
             shared: Arc::new(Shared {
                 snapshot: SnapshotCell::new(Snapshot::default()),
                 gates: Arc::new(Gates::new(|_| ())),
+                redis_servers: Arc::default(),
+                redis_clients: crate::session::redis::clients::Clients::default(),
                 guard: None,
                 mock_secret: [0; 32],
             }),
@@ -245,6 +268,7 @@ impl Sim {
             now,
             wall_us: 0,
             scratch: Vec::new(),
+            redis: crate::session::redis::Scratch::default(),
         };
         let world = World {
             processes: Vec::new(),
@@ -253,6 +277,7 @@ impl Sim {
             deliveries: VecDeque::new(),
             capacity,
             none: cx.sets.none(),
+            links: (),
         };
         Self {
             random: Random::new(seed),

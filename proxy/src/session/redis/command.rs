@@ -1,0 +1,471 @@
+//! What each command of the client does.
+
+use control_store::{Engine, Fault};
+use protocol_redis::reply::write::Version;
+use protocol_redis::request::Command;
+use protocol_redis::rewrite::Transform;
+
+use super::commands::{Commands, describe};
+use super::flight::{Failure, Flight, Kind, Logged};
+use super::own::Actor;
+use super::policy::{Policy, Transaction};
+use super::route::Turn;
+use super::{RedisSession, Wait, scripted};
+use crate::backend::redis::Backend;
+use crate::backend::redis::inbox::{How, Owed};
+use crate::faces::redis as face;
+use crate::metrics::{ErrorClass, PinReason};
+use crate::query_log::ErrorCode;
+use crate::reactor::Buf;
+use crate::session::{Context, Ports};
+
+/// Commands that one session may have under way. A deeper pipeline waits in its own buffers.
+const MAX_FLIGHTS: usize = 1024;
+/// No server knows this command: it aborts the transaction that it is queued in.
+const POISON: &[u8] = b"*1\r\n$17\r\nTENANTSDB.REFUSED\r\n";
+
+/// Whether a command is dealt with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It is.
+    Done,
+    /// It stays at the front of the input, until what the session waits for has come.
+    Later,
+}
+
+/// A command as it goes to the server, in the scratch buffer.
+struct Outgoing {
+    transform: Transform,
+    logged: Logged,
+}
+
+impl RedisSession {
+    /// One command, which lies at the front of `front`.
+    #[inline]
+    pub(super) fn command<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        command: &Command<'_>,
+        front: &Buf,
+    ) -> Step {
+        if self.flights.len() >= MAX_FLIGHTS {
+            self.wait = Wait::Replies;
+            return Step::Later;
+        }
+        let Some(who) = &self.who else {
+            return self.before_login(cx, ports, command);
+        };
+        let Some(known) = &who.known else {
+            return match self.known(cx, ports) {
+                Ok(Some(_)) => self.command(cx, ports, command, front),
+                Ok(None) => Step::Later,
+                Err(fault) => self.refuse(
+                    cx,
+                    ports,
+                    command,
+                    &face::translate(&fault).text,
+                    ErrorClass::from(&fault),
+                ),
+            };
+        };
+        match known.commands.of(command).map(|(_, policy)| policy) {
+            Some(Policy::Share) if self.own.is_none() => {
+                self.send_shared(cx, ports, command, front)
+            }
+            Some(policy) => self.by_policy(cx, ports, command, front, policy),
+            None => {
+                let text = Commands::unknown(command);
+                self.refuse(cx, ports, command, &text, ErrorClass::Statement)
+            }
+        }
+    }
+
+    fn by_policy<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        command: &Command<'_>,
+        front: &Buf,
+        policy: Policy,
+    ) -> Step {
+        let in_transaction = self.own.as_ref().is_some_and(|own| own.queued.is_some());
+        match policy {
+            Policy::Refuse(sentence) => {
+                let text = format!("NOPERM {sentence}");
+                self.refuse(cx, ports, command, &text, ErrorClass::Denied)
+            }
+            Policy::Here(_)
+            | Policy::Subscribe
+            | Policy::Tracking
+            | Policy::Info
+            | Policy::Platform
+                if in_transaction =>
+            {
+                let text = "ERR this command is not allowed in a transaction here";
+                self.refuse(cx, ports, command, text, ErrorClass::Statement)
+            }
+            Policy::Here(what) => self.answer_here(cx, ports, what, command),
+            Policy::Copy if names_other_database(command) => {
+                let text = "NOPERM there is one database here, number 0";
+                self.refuse(cx, ports, command, text, ErrorClass::Denied)
+            }
+            Policy::BlockIfAsked if !has_argument(command, b"BLOCK") => {
+                self.send_anywhere(cx, ports, command, front, Kind::Plain)
+            }
+            Policy::Block | Policy::BlockIfAsked if in_transaction => {
+                self.send_own(cx, ports, command, front, Kind::Plain)
+            }
+            Policy::Block | Policy::BlockIfAsked => {
+                if self.must_wait_here() {
+                    return Step::Later;
+                }
+                let kind = Kind::Blocking(Transform::None);
+                let step = self.send_own(cx, ports, command, front, kind);
+                if step == Step::Done && !self.flights.is_empty() {
+                    // What comes behind it may not overtake it, should it have to be issued again.
+                    self.wait = Wait::Replies;
+                }
+                step
+            }
+            Policy::Transaction(part) => self.transaction(cx, ports, command, front, part),
+            Policy::Tracking => self.track(cx, ports, command, front),
+            Policy::Subscribe => self.subscribe(cx, ports, command),
+            Policy::Info => self.send_as_platform(cx, ports, command, front, Kind::Info),
+            Policy::Platform => self.send_as_platform(cx, ports, command, front, Kind::Plain),
+            Policy::Share | Policy::Copy | Policy::Sort | Policy::FlushDatabase => {
+                self.send_anywhere(cx, ports, command, front, Kind::Plain)
+            }
+        }
+    }
+
+    // ---- sending ----
+
+    /// Writes the command as the server is to have it into the scratch buffer.
+    #[inline]
+    fn write(&self, cx: &mut Context, command: &Command<'_>, front: &Buf) -> Option<Outgoing> {
+        let who = self.who.as_ref()?;
+        let known = who.known.as_ref()?;
+        let raw = command.raw();
+        let kept = if std::ptr::eq(front.as_ptr(), raw.as_ptr()) {
+            front.slice(0..raw.len())
+        } else {
+            Buf::from_vec(raw.to_vec()) // It came as a line.
+        };
+        let mut logged = Logged::new(kept);
+        let out = &mut cx.redis.out;
+        out.clear();
+        let (spec, policy) = known.commands.of(command)?;
+        let written = match policy {
+            Policy::FlushDatabase => {
+                scripted::flush(command, out);
+                true
+            }
+            Policy::Copy => scripted::copy(&who.rewriter, command, out),
+            Policy::Sort => scripted::sort(&who.rewriter, command, out),
+            _ => false,
+        };
+        if !written {
+            who.rewriter.command(spec, *command, out);
+        }
+        let transform = describe(spec, command, &mut logged);
+        Some(Outgoing { transform, logged })
+    }
+
+    /// Over the connection that others use at the same time.
+    #[inline]
+    fn send_shared<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        command: &Command<'_>,
+        front: &Buf,
+    ) -> Step {
+        self.send_over(cx, ports, command, front, Kind::Plain, Self::share)
+    }
+
+    /// Over the session's own connection, if it has one, or else over the shared one.
+    fn send_anywhere<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        command: &Command<'_>,
+        front: &Buf,
+        kind: Kind,
+    ) -> Step {
+        // What is under way there comes first.
+        if self.own.is_some() {
+            return self.send_own(cx, ports, command, front, kind);
+        }
+        self.send_over(cx, ports, command, front, kind, Self::share)
+    }
+
+    fn send_own<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        command: &Command<'_>,
+        front: &Buf,
+        kind: Kind,
+    ) -> Step {
+        self.send_over(cx, ports, command, front, kind, Self::take_own)
+    }
+
+    #[inline]
+    fn send_over<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        command: &Command<'_>,
+        front: &Buf,
+        kind: Kind,
+        connect: impl Fn(&mut Self, &mut Context, &mut P, usize) -> Turn,
+    ) -> Step {
+        let conn = match connect(self, cx, ports, command.raw().len()) {
+            Turn::Now(conn) => conn,
+            Turn::Later => return Step::Later,
+            Turn::Refused(fault) => {
+                let error = face::translate(&fault);
+                return self.refuse(cx, ports, command, &error.text, ErrorClass::from(&fault));
+            }
+        };
+        // Written only now: the database's place, and with it the prefix, may have changed on the way.
+        let Some(outgoing) = self.write(cx, command, front) else {
+            return Step::Done;
+        };
+        let kind = match kind {
+            Kind::Plain if outgoing.transform != Transform::None => Kind::Keys(outgoing.transform),
+            Kind::Blocking(_) => Kind::Blocking(outgoing.transform),
+            kind => kind,
+        };
+        ports.copy_backend(conn, &cx.redis.out);
+        self.launch(cx, ports, kind, Some(outgoing.logged));
+        Step::Done
+    }
+
+    /// A command has been sent: notes what is to become of its reply.
+    #[inline]
+    pub(super) fn launch<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        mut kind: Kind,
+        logged: Option<Logged>,
+    ) {
+        let silent = self.takes_silence();
+        if let Some(own) = self.own.as_mut()
+            && let Some(queued) = own.queued.as_mut()
+            && let Kind::Keys(_) | Kind::Plain | Kind::Blocking(_) = kind
+        {
+            // Its reply is that it is queued; its place is in EXEC's.
+            queued.push(match kind {
+                Kind::Keys(transform) | Kind::Blocking(transform) => transform,
+                _ => Transform::None,
+            });
+            kind = Kind::Plain;
+        }
+        let passes = matches!(kind, Kind::Plain) && !silent;
+        let owed = Owed {
+            session: ports.this(),
+            how: if passes { How::Pass } else { How::Whole },
+        };
+        match (self.own.as_mut(), self.link) {
+            (Some(own), _) => own.backend.inbox.owe(owed),
+            (None, Some(link)) => ports.links().owe(link, owed),
+            (None, None) => return,
+        }
+        self.flights.push(Flight {
+            kind,
+            logged,
+            started: cx.now,
+            silent,
+        });
+    }
+
+    /// Answers a command with an error that stands for it, in its place among the replies, and aborts the transaction that it is in.
+    pub(super) fn refuse<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        command: &Command<'_>,
+        text: &str,
+        class: ErrorClass,
+    ) -> Step {
+        self.refuse_logged(cx, ports, Logged::names(command), text, class)
+    }
+
+    pub(super) fn refuse_logged<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        logged: Logged,
+        text: &str,
+        class: ErrorClass,
+    ) -> Step {
+        if let Some(own) = self.own.as_mut().filter(|own| own.queued.is_some()) {
+            ports.copy_backend(own.backend.conn, POISON);
+            let kind = Kind::Refused(text.into(), class);
+            self.launch(cx, ports, kind, Some(logged));
+            return Step::Done;
+        }
+        let step = self.here_error(cx, ports, text, class);
+        if step == Step::Done {
+            let code = text.split(' ').next().unwrap_or_default();
+            let failure = Failure {
+                code: ErrorCode::new(code.as_bytes()),
+                class,
+            };
+            self.record_here(cx, &logged, Some(failure));
+        }
+        step
+    }
+
+    // ---- transactions and subscriptions ----
+
+    fn transaction<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        command: &Command<'_>,
+        front: &Buf,
+        part: Transaction,
+    ) -> Step {
+        if self.own.is_none()
+            && let Transaction::Unwatch = part
+        {
+            return self.send_anywhere(cx, ports, command, front, Kind::Plain);
+        }
+        let new = !self.keeps_own();
+        if let Turn::Later = self.own_turn(cx, ports, command) {
+            return Step::Later;
+        }
+        let Some(own) = self.own.as_mut() else {
+            return Step::Done; // It was refused.
+        };
+        let mut kind = Kind::Plain;
+        match part {
+            Transaction::Exec => {
+                own.watching = false;
+                if let Some(queued) = own.queued.take() {
+                    kind = Kind::Exec(queued);
+                }
+            }
+            Transaction::Discard => {
+                own.watching &= own.queued.is_none();
+                own.queued = None;
+            }
+            Transaction::Watch => own.watching |= own.queued.is_none(),
+            Transaction::Unwatch => own.watching &= own.queued.is_some(),
+            Transaction::Multi => {}
+        }
+        let step = self.send_own(cx, ports, command, front, kind);
+        if let (Transaction::Multi, Some(own)) = (part, self.own.as_mut())
+            && own.queued.is_none()
+        {
+            own.queued = Some(Vec::new());
+        }
+        if new && self.keeps_own() {
+            self.count_pin(cx, PinReason::Transaction);
+        }
+        step
+    }
+
+    /// A connection of the session's own, before anything is changed that depends on it.
+    fn own_turn<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        command: &Command<'_>,
+    ) -> Turn {
+        let turn = self.take_own(cx, ports, command.raw().len());
+        if let Turn::Refused(fault) = &turn {
+            let error = face::translate(fault);
+            self.refuse(cx, ports, command, &error.text, ErrorClass::from(fault));
+        }
+        turn
+    }
+
+    /// `CLIENT TRACKING`: from now on the server tells this connection which keys change, or no longer.
+    fn track<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        command: &Command<'_>,
+        front: &Buf,
+    ) -> Step {
+        if self.must_wait_here() {
+            return Step::Later;
+        }
+        let begins = command.arg(2).eq_ignore_ascii_case(b"on");
+        if begins && (self.version == Version::Resp2 || has_argument(command, b"REDIRECT")) {
+            let text = "ERR client tracking tells the connection itself, in RESP3: say HELLO 3 and leave REDIRECT out";
+            return self.refuse(cx, ports, command, text, ErrorClass::Statement);
+        }
+        if !begins && !self.keeps_own() {
+            return self.send_anywhere(cx, ports, command, front, Kind::Plain);
+        }
+        match self.own_turn(cx, ports, command) {
+            Turn::Now(_) => {}
+            Turn::Later => return Step::Later,
+            Turn::Refused(_) => return Step::Done,
+        }
+        if let Some(own) = self.own.as_mut() {
+            own.tracking = begins;
+            own.backend.inbox.set_subscribed(true);
+        }
+        if begins {
+            self.count_pin(cx, PinReason::SessionState);
+        }
+        self.send_as_platform(cx, ports, command, front, Kind::Plain)
+    }
+
+    /// Over the session's own connection, as the platform's user.
+    fn send_as_platform<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        command: &Command<'_>,
+        front: &Buf,
+        kind: Kind,
+    ) -> Step {
+        match self.own_turn(cx, ports, command) {
+            Turn::Now(_) => {}
+            Turn::Later => return Step::Later,
+            Turn::Refused(_) => return Step::Done,
+        }
+        self.act_as(cx, ports, Actor::Platform);
+        let step = self.send_own(cx, ports, command, front, kind);
+        self.act_as(cx, ports, Actor::Role);
+        step
+    }
+
+    pub(super) fn count_pin(&self, cx: &Context, reason: PinReason) {
+        let metrics = cx.metrics.protocol(Engine::Redis);
+        metrics.pins.of(reason).increment();
+    }
+
+    /// The next command cannot be sent.
+    pub(super) fn refuse_next<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        fault: &Fault,
+    ) {
+        self.refused = Some(fault.clone());
+        self.pump(cx, ports);
+    }
+}
+
+/// Whether a command has that word among its arguments.
+fn has_argument(command: &Command<'_>, word: &[u8]) -> bool {
+    command.args().any(|arg| arg.eq_ignore_ascii_case(word))
+}
+
+/// Whether `COPY` would go to another database than the client's.
+fn names_other_database(command: &Command<'_>) -> bool {
+    let options = command.args().skip(3);
+    let values = command.args().skip(4);
+    options
+        .zip(values)
+        .any(|(option, value)| option.eq_ignore_ascii_case(b"DB") && value != b"0")
+}

@@ -1,0 +1,283 @@
+//! Commands that are too large to be seen whole: they go, as they come, over a connection of the session's own.
+
+use control_store::Fault;
+use protocol_redis::command::Role;
+use protocol_redis::request::{Event, RequestError, Stream};
+use protocol_redis::rewrite::{StreamRewriter, Transform};
+
+use super::RedisSession;
+use super::flight::{Kind, Logged};
+use super::policy::Policy;
+use super::route::Turn;
+use crate::backend::redis::Backend;
+use crate::faces::redis as face;
+use crate::metrics::ErrorClass;
+use crate::reactor::{Buf, ConnId};
+use crate::session::{Context, Ports};
+
+/// Arguments of this size are kept for the log.
+const MAX_LOGGED: usize = 1 << 10;
+/// So many of them.
+const MAX_WORDS: usize = 128;
+
+/// A command that is taken apart as it comes.
+pub(super) struct Streaming {
+    stream: Stream,
+    /// Bytes that came and are not taken apart yet.
+    rest: Buf,
+    progress: Progress,
+}
+
+/// How far it has been taken apart.
+struct Progress {
+    argc: usize,
+    /// The command's name, while it may be followed by a subcommand's.
+    name: Option<Vec<u8>>,
+    stage: Stage,
+    logged: Vec<Vec<u8>>,
+}
+
+enum Stage {
+    /// Nothing of it has been sent.
+    Naming,
+    /// It goes to the server.
+    Sending(Box<Sending>),
+    /// It is passed over, and then refused with this text.
+    Refusing(String, ErrorClass),
+}
+
+/// What is needed while a command goes to the server.
+struct Sending {
+    conn: ConnId,
+    rewriter: StreamRewriter,
+    transform: Transform,
+}
+
+impl Streaming {
+    pub(super) fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            rest: Buf::empty(),
+            progress: Progress {
+                argc: 0,
+                name: None,
+                stage: Stage::Naming,
+                logged: Vec::new(),
+            },
+        }
+    }
+}
+
+impl RedisSession {
+    /// Goes on with a command that is taken apart. Whether there is anything left to do now.
+    pub(super) fn stream<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P) -> bool {
+        let begins = self
+            .streaming
+            .as_ref()
+            .is_some_and(|it| it.progress.argc == 0);
+        if begins && self.must_wait_here() {
+            return false;
+        }
+        // Before anything is known of the command, so that it never has to wait with half of it sent.
+        let conn = match self.take_own(cx, ports, 0) {
+            Turn::Now(conn) => Ok(conn),
+            Turn::Later => return false,
+            Turn::Refused(fault) => Err(fault),
+        };
+        let Some(mut streaming) = self.streaming.take() else {
+            return false;
+        };
+        if let (Err(fault), Stage::Naming) = (&conn, &streaming.progress.stage) {
+            streaming.progress.stage = refusing(fault);
+        }
+        let outcome = self.stream_on(cx, ports, &mut streaming, conn.ok());
+        match outcome {
+            Ok(Streamed::More) => {
+                self.streaming = Some(streaming);
+                false
+            }
+            Ok(Streamed::Ended) => {
+                let rest = std::mem::take(&mut streaming.rest);
+                if !rest.is_empty() {
+                    self.input.unread(rest);
+                }
+                self.end_stream(cx, ports, streaming.progress)
+            }
+            Err(error) => {
+                self.streaming = Some(streaming);
+                self.broken(cx, ports, error);
+                false
+            }
+        }
+    }
+
+    fn stream_on<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        streaming: &mut Streaming,
+        conn: Option<ConnId>,
+    ) -> Result<Streamed, RequestError> {
+        loop {
+            let progress = &mut streaming.progress;
+            let rest = streaming.rest.clone();
+            let step = streaming.stream.next(&rest)?;
+            streaming.rest.advance(step.used);
+            match step.event {
+                Event::More => match self.input.take_front() {
+                    Some(front) => streaming.rest = front,
+                    None => return Ok(Streamed::More),
+                },
+                Event::Header { argc } => progress.argc = argc as usize,
+                Event::Arg(arg) => match (&progress.stage, progress.name.take()) {
+                    (Stage::Naming, None) => progress.name = Some(arg.to_vec()),
+                    (Stage::Naming, Some(name)) => {
+                        self.name_stream(ports, progress, conn, &name, Some(arg));
+                        self.pass(cx, ports, progress, &name);
+                        self.pass(cx, ports, progress, arg);
+                    }
+                    _ => self.pass(cx, ports, progress, arg),
+                },
+                Event::Large { len } => {
+                    if let Some(name) = progress.name.take() {
+                        self.name_stream(ports, progress, conn, &name, None);
+                        self.pass(cx, ports, progress, &name);
+                    }
+                    ports.expect_client(len);
+                    self.announce(cx, ports, progress, len);
+                }
+                Event::Piece { range, last } => {
+                    if let Stage::Sending(sending) = &progress.stage {
+                        ports.send_backend(sending.conn, rest.slice(range));
+                        if last {
+                            ports.copy_backend(sending.conn, b"\r\n");
+                        }
+                    }
+                }
+                Event::End => return Ok(Streamed::Ended),
+            }
+        }
+    }
+
+    /// The command's name is known, and with it what becomes of it.
+    fn name_stream<P: Ports<Backend>>(
+        &mut self,
+        ports: &mut P,
+        progress: &mut Progress,
+        conn: Option<ConnId>,
+        name: &[u8],
+        subcommand: Option<&[u8]>,
+    ) {
+        let known = self
+            .who
+            .as_ref()
+            .and_then(|who| Some((who, who.known.as_ref()?)));
+        let (Some(conn), Some((who, known))) = (conn, known) else {
+            progress.stage = refusing(&Fault::BackendLost);
+            return;
+        };
+        let text = match known.commands.find(name, subcommand) {
+            Some((spec, Policy::Share)) => {
+                let mut header = Vec::with_capacity(16);
+                let rewriter = who.rewriter.stream(spec, progress.argc, &mut header);
+                ports.copy_backend(conn, &header);
+                progress.stage = Stage::Sending(Box::new(Sending {
+                    conn,
+                    rewriter,
+                    transform: spec.transform(),
+                }));
+                if let Some(own) = self.own.as_mut() {
+                    own.streaming = true;
+                }
+                return;
+            }
+            Some((_, Policy::Refuse(sentence))) => format!("NOPERM {sentence}"),
+            Some(_) => format!(
+                "ERR a command over {} bytes cannot be this one",
+                protocol_redis::request::LARGE
+            ),
+            None => "ERR unknown command".to_owned(),
+        };
+        progress.stage = Stage::Refusing(text, ErrorClass::Statement);
+    }
+
+    /// Sends an argument that is there as a whole.
+    fn pass<P: Ports<Backend>>(
+        &self,
+        cx: &mut Context,
+        ports: &mut P,
+        progress: &mut Progress,
+        arg: &[u8],
+    ) {
+        let shown = || arg.iter().take(MAX_LOGGED).copied().collect();
+        if progress.logged.is_empty() {
+            progress.logged.push(shown());
+        }
+        if let (Stage::Sending(sending), Some(who)) = (&mut progress.stage, &self.who) {
+            let out = &mut cx.redis.out;
+            out.clear();
+            let role = sending.rewriter.arg(&who.rewriter, arg, out);
+            ports.copy_backend(sending.conn, out);
+            if role != Role::Other && progress.logged.len() < MAX_WORDS {
+                progress.logged.push(shown());
+            }
+        }
+    }
+
+    /// Sends the beginning of an argument that comes in pieces.
+    fn announce<P: Ports<Backend>>(
+        &self,
+        cx: &mut Context,
+        ports: &mut P,
+        progress: &mut Progress,
+        len: u64,
+    ) {
+        if let (Stage::Sending(sending), Some(who)) = (&mut progress.stage, &self.who) {
+            let out = &mut cx.redis.out;
+            out.clear();
+            sending.rewriter.large(&who.rewriter, len, out);
+            ports.copy_backend(sending.conn, out);
+        }
+    }
+
+    /// The command has ended. Whether the session goes on with what follows.
+    fn end_stream<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        progress: Progress,
+    ) -> bool {
+        let logged = Logged::of_words(&progress.logged);
+        if let Some(own) = self.own.as_mut() {
+            own.streaming = false;
+        }
+        match progress.stage {
+            Stage::Sending(sending) => {
+                if let Some(who) = &self.who {
+                    let out = &mut cx.redis.out;
+                    out.clear();
+                    sending.rewriter.end(&who.rewriter, out);
+                    ports.copy_backend(sending.conn, out);
+                }
+                self.launch(cx, ports, Kind::of(sending.transform), Some(logged));
+            }
+            Stage::Refusing(text, class) => {
+                self.refuse_logged(cx, ports, logged, &text, class);
+            }
+            Stage::Naming => {}
+        }
+        true
+    }
+}
+
+/// How far a command was taken apart.
+enum Streamed {
+    /// More bytes are needed.
+    More,
+    /// To its end.
+    Ended,
+}
+
+fn refusing(fault: &Fault) -> Stage {
+    Stage::Refusing(face::translate(fault).text, ErrorClass::from(fault))
+}

@@ -1,0 +1,604 @@
+//! The data plane on real Redis servers, on both reactors.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "common/redis.rs"]
+mod common;
+
+use common::{ACME, Lab, PASSWORD, READER_PASSWORD, redis_cli, wait_for};
+use control_store::logs::{LogFilter, QueryLogReader as _};
+
+use control_store::snapshot::DatabaseStatus;
+use control_store::traffic::HoldBudget;
+use proxy::reactor::ReactorKind;
+
+const REACTORS: [ReactorKind; 2] = [ReactorKind::Epoll, ReactorKind::Uring];
+
+fn on_both(test: impl Fn(&mut Lab)) {
+    for reactor in REACTORS {
+        let mut lab = Lab::start(reactor, 1);
+        test(&mut lab);
+        lab.stop();
+    }
+}
+
+#[test]
+fn redis_cli_sees_a_server() {
+    on_both(|lab| {
+        let script = "SET greeting \"hello world\"\nGET greeting\nINCR n\nLPUSH l a b c\nLRANGE l 0 -1\nNOSUCH x\nDBSIZE\n";
+        let out = redis_cli(lab, "acme", &[], script);
+        assert_eq!(
+            out,
+            "OK\n\"hello world\"\n(integer) 1\n(integer) 3\n1) \"c\"\n2) \"b\"\n3) \"a\"\n\
+             (error) ERR unknown command 'NOSUCH', with args beginning with: 'x' \n(integer) 3\n"
+        );
+        // On the server, every key has the prefix.
+        assert_eq!(
+            lab.servers[0].ask(3, &["GET", "1z:greeting"]),
+            "hello world"
+        );
+        assert_eq!(lab.servers[0].ask(0, &["DBSIZE"]), "0");
+    });
+}
+
+#[test]
+fn logins_of_all_forms() {
+    on_both(|lab| {
+        let mut client = lab.connect();
+        assert_eq!(
+            client.ask(&["GET", "x"]),
+            "-NOAUTH Authentication required."
+        );
+        let wrong = "-WRONGPASS invalid username-password pair or user is disabled.";
+        assert_eq!(client.ask(&["AUTH", "acme", "wrong"]), wrong);
+        assert_eq!(client.ask(&["AUTH", "nobody", PASSWORD]), wrong);
+        assert_eq!(client.ask(&["AUTH", "acme", PASSWORD]), "OK");
+        assert_eq!(client.ask(&["SET", "x", "1"]), "OK");
+        assert_eq!(client.ask(&["ACL", "WHOAMI"]), "acme");
+        // Another login on the same connection.
+        assert_eq!(client.ask(&["AUTH", "beta", PASSWORD]), "OK");
+        assert_eq!(client.ask(&["GET", "x"]), "(nil)");
+        let hello = client.ask(&["HELLO", "3", "AUTH", "acme", PASSWORD, "SETNAME", "app"]);
+        assert!(
+            hello.starts_with("{\"server\" => redis, \"version\" => "),
+            "{hello}"
+        );
+        assert_eq!(client.ask(&["CLIENT", "GETNAME"]), "app");
+        assert_eq!(client.ask(&["GET", "x"]), "1");
+        assert_eq!(client.ask(&["HGETALL", "none"]), "{}");
+        assert_eq!(client.ask(&["SELECT", "0"]), "OK");
+        assert_eq!(
+            client.ask(&["SELECT", "1"]),
+            "-ERR DB index is out of range"
+        );
+        assert_eq!(client.ask(&["RESET"]), "RESET");
+        assert_eq!(
+            client.ask(&["GET", "x"]),
+            "-NOAUTH Authentication required."
+        );
+        assert_eq!(client.ask(&["QUIT"]), "OK");
+        assert!(client.is_closed());
+        let mut reader = lab.connect();
+        assert_eq!(reader.ask(&["AUTH", "acme", READER_PASSWORD]), "OK");
+        assert_eq!(reader.ask(&["GET", "x"]), "1");
+        let refused = reader.ask(&["SET", "x", "2"]);
+        assert!(refused.starts_with("-NOPERM"), "{refused}");
+    });
+}
+
+#[test]
+fn tenants_see_only_their_own() {
+    on_both(|lab| {
+        let (mut acme, mut beta) = (lab.log_in("acme"), lab.log_in("beta"));
+        for client in [&mut acme, &mut beta] {
+            assert_eq!(client.ask(&["MSET", "a", "1", "b", "2"]), "OK");
+        }
+        beta.ask(&["SET", "secret", "x"]);
+        assert_eq!(acme.ask(&["DBSIZE"]), "2");
+        let mut keys = acme.ask(&["KEYS", "*"]);
+        assert!(keys == "[a, b]" || keys == "[b, a]", "{keys}");
+        keys = acme.ask(&["SCAN", "0", "COUNT", "1000"]);
+        assert!(keys == "[0, [a, b]]" || keys == "[0, [b, a]]", "{keys}");
+        assert!(["a", "b"].contains(&&*acme.ask(&["RANDOMKEY"])));
+        assert_eq!(acme.ask(&["GET", "secret"]), "(nil)");
+        // Nothing that is not in the prefix can be named.
+        assert_eq!(acme.ask(&["GET", "20:secret"]), "(nil)");
+        let script = "return redis.call('GET', '20:secret')";
+        let refused = acme.ask(&["EVAL", script, "0"]);
+        assert!(
+            refused.contains("can't access at least one of the keys"),
+            "{refused}"
+        );
+        assert_eq!(acme.ask(&["FLUSHALL"]), "OK");
+        assert_eq!(acme.ask(&["DBSIZE"]), "0");
+        assert_eq!(beta.ask(&["DBSIZE"]), "3");
+        for command in [
+            &["CONFIG", "GET", "*"][..],
+            &["MONITOR"],
+            &["DEBUG", "SLEEP", "0"],
+            &["SHUTDOWN"],
+            &["SAVE"],
+            &["REPLICAOF", "NO", "ONE"],
+            &["SWAPDB", "0", "1"],
+            &["MOVE", "a", "1"],
+            &["SCRIPT", "FLUSH"],
+            &["CLIENT", "KILL", "TYPE", "normal"],
+            &["CLIENT", "PAUSE", "1"],
+            &["ACL", "LIST"],
+            &["SLOWLOG", "GET"],
+            &["MIGRATE", "h", "1", "a", "0", "1"],
+            &["CLUSTER", "INFO"],
+            &["FUNCTION", "LIST"],
+        ] {
+            let refused = acme.ask(command);
+            assert!(refused.starts_with("-NOPERM "), "{command:?}: {refused}");
+        }
+        let info = acme.ask(&["INFO"]);
+        assert!(
+            info.contains("redis_version:") && !info.contains("db5"),
+            "{info}"
+        );
+        let info = beta.ask(&["INFO", "keyspace"]);
+        assert!(info.contains("db0:keys=3,"), "{info}");
+    });
+}
+
+#[test]
+fn pipelines_keep_their_order() {
+    on_both(|lab| {
+        let mut client = lab.log_in("acme");
+        let mut bytes = Vec::new();
+        let mut expected = Vec::new();
+        for n in 0..3000 {
+            match n % 5 {
+                0 => {
+                    bytes.extend(Wire::encode(&["SET", &format!("k{n}"), &n.to_string()]));
+                    expected.push("OK".to_owned());
+                }
+                1 => {
+                    bytes.extend(Wire::encode(&["GET", &format!("k{}", n - 1)]));
+                    expected.push((n - 1).to_string());
+                }
+                2 => {
+                    bytes.extend(Wire::encode(&["CLIENT", "GETNAME"]));
+                    expected.push("(nil)".to_owned());
+                }
+                3 => {
+                    bytes.extend(Wire::encode(&["LPOP", &format!("k{}", n - 3)]));
+                    let wrong =
+                        "-WRONGTYPE Operation against a key holding the wrong kind of value";
+                    expected.push(wrong.to_owned());
+                }
+                _ => {
+                    bytes.extend(Wire::encode(&["CONFIG", "GET", "x"]));
+                    expected.push("-NOPERM".to_owned());
+                }
+            }
+        }
+        std::thread::scope(|scope| {
+            let mut writer = client.stream.try_clone().unwrap();
+            scope.spawn(move || std::io::Write::write_all(&mut writer, &bytes).unwrap());
+            for (n, expected) in expected.iter().enumerate() {
+                let reply = client.read();
+                assert!(reply.starts_with(expected), "{n}: {reply}");
+            }
+        });
+    });
+}
+
+#[test]
+fn transactions_have_a_connection_of_their_own() {
+    on_both(|lab| {
+        let (mut one, mut two) = (lab.log_in("acme"), lab.log_in("acme"));
+        for command in [
+            &["MULTI"][..],
+            &["SET", "x", "1"],
+            &["KEYS", "*"],
+            &["INCR", "x"],
+        ] {
+            let reply = one.ask(command);
+            assert!(reply == "OK" || reply == "QUEUED", "{reply}");
+        }
+        assert_eq!(two.ask(&["GET", "x"]), "(nil)");
+        assert_eq!(one.ask(&["EXEC"]), "[OK, [x], 2]");
+        assert_eq!(two.ask(&["GET", "x"]), "2");
+        // Watched keys.
+        assert_eq!(one.ask(&["WATCH", "x"]), "OK");
+        two.ask(&["SET", "x", "9"]);
+        one.ask(&["MULTI"]);
+        one.ask(&["SET", "x", "0"]);
+        assert_eq!(one.ask(&["EXEC"]), "(nil)");
+        assert_eq!(two.ask(&["GET", "x"]), "9");
+        // What we refuse aborts the transaction, as a refusal of the server's would.
+        one.ask(&["MULTI"]);
+        one.ask(&["SET", "x", "0"]);
+        let refused = one.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+        assert!(refused.starts_with("-NOPERM"), "{refused}");
+        let aborted = one.ask(&["EXEC"]);
+        assert!(aborted.starts_with("-EXECABORT"), "{aborted}");
+        assert_eq!(two.ask(&["GET", "x"]), "9");
+        // All in one packet, with what comes before and after.
+        let mut bytes = Vec::new();
+        for command in [
+            &["SET", "x", "5"][..],
+            &["MULTI"],
+            &["INCR", "x"],
+            &["DISCARD"],
+            &["GET", "x"],
+            &["MULTI"],
+            &["INCR", "x"],
+            &["EXEC"],
+            &["GET", "x"],
+        ] {
+            bytes.extend(Wire::encode(command));
+        }
+        std::io::Write::write_all(&mut one.stream, &bytes).unwrap();
+        let replies: Vec<String> = (0..9).map(|_| one.read()).collect();
+        assert_eq!(replies.join(" "), "OK OK QUEUED OK 5 OK QUEUED [6] 6");
+        // A client that vanishes in a transaction leaves nothing.
+        let mut three = lab.log_in("acme");
+        three.ask(&["MULTI"]);
+        three.ask(&["SET", "x", "gone"]);
+        drop(three);
+        assert_eq!(two.ask(&["GET", "x"]), "6");
+    });
+}
+
+#[test]
+fn what_waits_at_the_server_holds_nobody_up() {
+    on_both(|lab| {
+        let (mut one, mut two) = (lab.log_in("acme"), lab.log_in("acme"));
+        one.send(&["BLPOP", "queue", "0"]);
+        one.send(&["ECHO", "after"]);
+        assert_eq!(two.ask(&["SET", "x", "1"]), "OK");
+        assert!(one.is_silent());
+        assert_eq!(two.ask(&["RPUSH", "queue", "job"]), "1");
+        assert_eq!(one.read(), "[queue, job]");
+        assert_eq!(one.read(), "after");
+        assert_eq!(one.ask(&["BLPOP", "queue", "0.05"]), "(nil)");
+        assert_eq!(
+            one.ask(&["XREAD", "COUNT", "1", "STREAMS", "s", "0"]),
+            "(nil)"
+        );
+        one.send(&["XREAD", "BLOCK", "0", "STREAMS", "s", "$"]);
+        assert!(one.is_silent());
+        two.ask(&["XADD", "s", "1-1", "f", "v"]);
+        assert_eq!(one.read(), "[[s, [[1-1, [f, v]]]]]");
+    });
+}
+
+#[test]
+fn subscriptions_bring_the_tenants_own_messages() {
+    on_both(|lab| {
+        let (mut acme, mut beta) = (lab.log_in("acme"), lab.log_in("beta"));
+        let mut publisher = lab.log_in("acme");
+        for client in [&mut acme, &mut beta] {
+            client.send(&["SUBSCRIBE", "news", "other"]);
+            assert_eq!(client.read(), "[subscribe, news, 1]");
+            assert_eq!(client.read(), "[subscribe, other, 2]");
+            assert_eq!(client.ask(&["PSUBSCRIBE", "n*"]), "[psubscribe, n*, 3]");
+        }
+        assert_eq!(publisher.ask(&["PUBLISH", "news", "hello"]), "2");
+        let (first, second) = (acme.read(), acme.read());
+        assert_eq!(first, "[message, news, hello]");
+        assert_eq!(second, "[pmessage, n*, news, hello]");
+        assert!(beta.is_silent());
+        assert_eq!(
+            publisher.ask(&["PUBSUB", "CHANNELS"]).len(),
+            "[news, other]".len()
+        );
+        assert_eq!(publisher.ask(&["PUBSUB", "NUMSUB", "news"]), "[news, 1]");
+        let refused = acme.ask(&["GET", "x"]);
+        assert!(refused.contains("allowed in this context"), "{refused}");
+        assert_eq!(acme.ask(&["PING"]), "[pong, ]");
+        assert_eq!(acme.ask(&["PUNSUBSCRIBE"]), "[punsubscribe, n*, 2]");
+        acme.send(&["UNSUBSCRIBE"]);
+        let counts = [acme.read(), acme.read()];
+        assert!(counts[1].ends_with(", 0]"), "{counts:?}");
+        // An ordinary client again.
+        assert_eq!(acme.ask(&["SET", "x", "1"]), "OK");
+        // In RESP3 commands go on.
+        let mut three = lab.log_in_3("acme");
+        assert_eq!(three.ask(&["SUBSCRIBE", "c"]), ">[subscribe, c, 1]");
+        assert_eq!(three.ask(&["GET", "x"]), "1");
+        publisher.ask(&["PUBLISH", "c", "m"]);
+        assert_eq!(three.read(), ">[message, c, m]");
+        // Notifications of keys, by the client's names.
+        let mut notified = lab.log_in("acme");
+        notified.ask(&["PSUBSCRIBE", "__key*__:*"]);
+        beta.ask(&["PING"]);
+        publisher.ask(&["SET", "watched", "1"]);
+        let seen = [notified.read(), notified.read()];
+        assert_eq!(
+            seen[0],
+            "[pmessage, __key*__:*, __keyspace@0__:watched, set]"
+        );
+        assert_eq!(
+            seen[1],
+            "[pmessage, __key*__:*, __keyevent@0__:set, watched]"
+        );
+    });
+}
+
+/// A move with writers, a waiting client and a subscriber: no error, nothing lost, and all of them go on on the other server.
+#[test]
+fn a_database_moves_under_load_and_nobody_notices() {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    on_both(|lab| {
+        let stop = AtomicBool::new(false);
+        let written = AtomicU64::new(0);
+        let mut waiting = lab.log_in("acme");
+        let mut listening = lab.log_in("acme");
+        waiting.send(&["BLPOP", "queue", "0"]);
+        assert_eq!(
+            listening.ask(&["SUBSCRIBE", "news"]),
+            "[subscribe, news, 1]"
+        );
+        assert_eq!(
+            listening.ask(&["PSUBSCRIBE", "n?ws"]),
+            "[psubscribe, n?ws, 2]"
+        );
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let mut client = lab.log_in("acme");
+                let (stop, written) = (&stop, &written);
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        let counted: u64 = client.ask(&["INCR", "n"]).parse().unwrap();
+                        assert!(counted > 0);
+                        written.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            wait_for("the load", || written.load(Ordering::Relaxed) > 200);
+            lab.traffic().hold(ACME, HoldBudget::default());
+            wait_for("the drain", || lab.traffic().in_flight(ACME) == 0);
+            // By hand: what a move does to the data.
+            let count = lab.servers[0].ask(3, &["GET", "1z:n"]);
+            assert_eq!(count, written.load(Ordering::Relaxed).to_string());
+            lab.servers[1].ask(3, &["SET", "1z:n", &count]);
+            lab.publish(1, DatabaseStatus::Ready);
+            lab.traffic().refresh(ACME);
+            lab.traffic().release(ACME);
+            let before = written.load(Ordering::Relaxed);
+            wait_for("the load on the other server", || {
+                written.load(Ordering::Relaxed) > before + 200
+            });
+            stop.store(true, Ordering::Relaxed);
+        });
+        let count = lab.servers[1].ask(3, &["GET", "1z:n"]);
+        assert_eq!(count, written.load(Ordering::Relaxed).to_string());
+        let mut other = lab.log_in("acme");
+        assert_eq!(other.ask(&["RPUSH", "queue", "job"]), "1");
+        assert_eq!(waiting.read(), "[queue, job]");
+        wait_for("the subscriptions", || {
+            other.ask(&["PUBLISH", "news", "moved"]) == "2"
+        });
+        assert_eq!(listening.read(), "[message, news, moved]");
+        assert_eq!(listening.read(), "[pmessage, n?ws, news, moved]");
+    });
+}
+
+#[test]
+fn large_values_stream_through() {
+    on_both(|lab| {
+        let mut client = lab.log_in("acme");
+        let large = "x".repeat(5 << 20);
+        assert_eq!(client.ask(&["SET", "large", &large]), "OK");
+        assert_eq!(client.ask(&["STRLEN", "large"]), large.len().to_string());
+        assert_eq!(client.ask(&["GET", "large"]), large);
+        let medium = "y".repeat(70 << 10);
+        assert_eq!(
+            client.ask(&["MSET", "a", &medium, "b", "2", "c", &medium]),
+            "OK"
+        );
+        assert_eq!(client.ask(&["GET", "b"]), "2");
+        assert_eq!(client.ask(&["GET", "c"]), medium);
+        // Within a transaction, and refused.
+        client.ask(&["MULTI"]);
+        assert_eq!(client.ask(&["APPEND", "b", &medium]), "QUEUED");
+        assert_eq!(client.ask(&["EXEC"]), format!("[{}]", medium.len() + 1));
+        let refused = client.ask(&["CONFIG", "SET", &medium, "x"]);
+        assert!(refused.starts_with("-NOPERM"), "{refused}");
+        assert_eq!(client.ask(&["GET", "a"]).len(), medium.len());
+        // Many arguments.
+        let mut command = vec!["RPUSH".to_owned(), "list".to_owned()];
+        command.extend((0..30_000).map(|n| n.to_string()));
+        assert_eq!(client.ask(&command), "30000");
+        assert_eq!(lab.servers[0].ask(3, &["LLEN", "1z:list"]), "30000");
+        // A client that goes away in the middle of one.
+        let mut gone = lab.log_in("acme");
+        let begun = Wire::encode(&["SET", "large", &large]);
+        std::io::Write::write_all(&mut gone.stream, &begun[..1 << 20]).unwrap();
+        drop(gone);
+        assert_eq!(client.ask(&["STRLEN", "large"]), large.len().to_string());
+    });
+}
+
+#[test]
+fn bad_bytes_cost_only_their_connection() {
+    on_both(|lab| {
+        let mut good = lab.log_in("acme");
+        for bytes in [
+            &b"*1\r\n$99999999999\r\n"[..],
+            b"*99999999999\r\n",
+            b"*1\r\n:5\r\n",
+            b"*2\r\n$3\r\nGET\r\nx",
+            b"\"unbalanced\r\n",
+            &[0xff; 70_000],
+        ] {
+            for mut client in [lab.connect(), lab.log_in("acme")] {
+                std::io::Write::write_all(&mut client.stream, bytes).unwrap();
+                let reply = client.read();
+                assert!(reply.starts_with("-ERR Protocol error: "), "{reply}");
+                assert!(client.is_closed());
+            }
+        }
+        // 100,000-deep nesting is no command either.
+        let mut client = lab.log_in("acme");
+        std::io::Write::write_all(&mut client.stream, &b"*1\r\n".repeat(100_000)).unwrap();
+        assert!(client.read().starts_with("-ERR Protocol error: "));
+        // Half a command, and silence.
+        let mut half = lab.log_in("acme");
+        std::io::Write::write_all(&mut half.stream, b"*2\r\n$3\r\nGE").unwrap();
+        assert_eq!(good.ask(&["PING"]), "PONG");
+        std::io::Write::write_all(&mut half.stream, b"T\r\n$1\r\nx\r\n").unwrap();
+        assert_eq!(half.read(), "(nil)");
+        // Commands as lines.
+        std::io::Write::write_all(&mut half.stream, b"SET k \"a b\"\r\nget k\r\n").unwrap();
+        assert_eq!((half.read(), half.read()), ("OK".into(), "a b".into()));
+    });
+}
+
+#[test]
+fn a_broken_server_is_told_and_forgotten() {
+    on_both(|lab| {
+        let mut client = lab.log_in("acme");
+        let mut waiting = lab.log_in("acme");
+        assert_eq!(client.ask(&["SET", "x", "1"]), "OK");
+        waiting.send(&["BLPOP", "queue", "0"]);
+        assert!(waiting.is_silent());
+        lab.servers.remove(0);
+        let lost = waiting.read();
+        assert!(
+            lost.starts_with("-ERR connection to the database server was lost"),
+            "{lost}"
+        );
+        let failed = client.ask(&["GET", "x"]);
+        assert!(
+            failed.starts_with("-ERR database server is unavailable"),
+            "{failed}"
+        );
+    });
+}
+
+#[test]
+fn tracked_keys_are_told_by_the_clients_names() {
+    on_both(|lab| {
+        let mut tracker = lab.log_in_3("acme");
+        let mut writer = lab.log_in("acme");
+        writer.ask(&["SET", "x", "1"]);
+        assert_eq!(tracker.ask(&["CLIENT", "TRACKING", "ON"]), "OK");
+        assert_eq!(tracker.ask(&["GET", "x"]), "1");
+        writer.ask(&["SET", "x", "2"]);
+        assert_eq!(tracker.read(), ">[invalidate, [x]]");
+        assert_eq!(tracker.ask(&["CLIENT", "TRACKING", "OFF"]), "OK");
+        // All keys that begin so; nothing of other tenants.
+        assert_eq!(tracker.ask(&["CLIENT", "TRACKING", "ON", "BCAST"]), "OK");
+        lab.log_in("beta").ask(&["SET", "y", "1"]);
+        writer.ask(&["SET", "z", "1"]);
+        assert_eq!(tracker.read(), ">[invalidate, [z]]");
+        assert!(tracker.is_silent());
+    });
+}
+
+#[test]
+fn what_the_server_cannot_confine_is_done_by_scripts() {
+    on_both(|lab| {
+        let mut acme = lab.log_in("acme");
+        acme.ask(&["RPUSH", "ids", "1", "2", "3"]);
+        acme.ask(&[
+            "MSET", "w_1", "30", "w_2", "10", "w_3", "20", "n_1", "one", "n_3", "three",
+        ]);
+        acme.ask(&["HSET", "h_2", "name", "two"]);
+        for (command, expected) in [
+            (&["SORT", "ids", "BY", "w_*"][..], "[2, 3, 1]"),
+            (
+                &["SORT", "ids", "BY", "w_*", "GET", "n_*", "GET", "#", "DESC"],
+                "[one, 1, three, 3, (nil), 2]",
+            ),
+            (&["SORT", "ids", "BY", "w_*", "LIMIT", "1", "1"], "[3]"),
+            (
+                &["SORT", "ids", "BY", "nosort", "GET", "h_*->name"],
+                "[(nil), two, (nil)]",
+            ),
+            (&["SORT", "ids", "DESC"], "[3, 2, 1]"),
+            (&["SORT", "ids", "ALPHA", "GET", "n_*", "STORE", "out"], "3"),
+            (&["LRANGE", "out", "0", "-1"], "[one, , three]"),
+            (&["SORT_RO", "ids", "BY", "w_*"], "[2, 3, 1]"),
+            (
+                &["SORT", "w_1", "GET", "#"],
+                "-WRONGTYPE Operation against a key holding the wrong kind of value",
+            ),
+            (&["SORT", "ids", "GET"], "-ERR syntax error"),
+            (&["COPY", "w_1", "w_9"], "1"),
+            (&["COPY", "w_1", "w_9"], "0"),
+            (&["COPY", "w_2", "w_9", "DB", "0", "REPLACE"], "1"),
+            (&["GET", "w_9"], "10"),
+            (
+                &["COPY", "w_1", "w_8", "DB", "5"],
+                "-NOPERM there is one database here, number 0",
+            ),
+            (&["COPY", "none", "w_8"], "0"),
+        ] {
+            assert_eq!(acme.ask(command), expected, "{command:?}");
+        }
+        // Nobody else's keys can be reached by a pattern.
+        lab.log_in("beta").ask(&["SET", "n_1", "theirs"]);
+        assert_eq!(
+            acme.ask(&["SORT", "ids", "GET", "20:n_*"]),
+            "[(nil), (nil), (nil)]"
+        );
+        let mut reader = lab.connect();
+        reader.ask(&["AUTH", "acme", READER_PASSWORD]);
+        assert_eq!(reader.ask(&["SORT_RO", "ids", "BY", "w_*"]), "[2, 3, 1]");
+    });
+}
+
+#[test]
+fn the_log_has_commands_and_keys_and_no_values() {
+    on_both(|lab| {
+        let mut client = lab.log_in("acme");
+        client.ask(&["SET", "user 1", "s3cret"]);
+        client.ask(&["MGET", "user 1", "b"]);
+        client.ask(&["LPOP", "user 1"]);
+        client.ask(&["CONFIG", "SET", "requirepass", "s3cret"]);
+        let mut texts = Vec::new();
+        wait_for("the log", || {
+            let filter = LogFilter {
+                databases: vec![ACME],
+                limit: 10,
+                ..LogFilter::default()
+            };
+            let page = lab.log.find(&filter).unwrap();
+            texts = page
+                .entries
+                .iter()
+                .map(|it| format!("{} {}", it.query, it.error_code.as_deref().unwrap_or("ok")))
+                .collect();
+            texts.len() == 4
+        });
+        texts.reverse();
+        let expected = [
+            "SET \"user 1\" ok",
+            "MGET \"user 1\" b ok",
+            "LPOP \"user 1\" WRONGTYPE",
+            "CONFIG NOPERM",
+        ];
+        assert_eq!(texts, expected);
+    });
+}
+
+#[test]
+fn suspended_tenants_and_full_databases() {
+    on_both(|lab| {
+        let mut client = lab.log_in("acme");
+        client.ask(&["SET", "x", "1"]);
+        lab.publish(0, DatabaseStatus::Suspended);
+        lab.traffic().refresh(ACME);
+        let refused = client.ask(&["GET", "x"]);
+        assert!(refused.contains("tenant is suspended"), "{refused}");
+        lab.max_connections = 2;
+        lab.publish(0, DatabaseStatus::Ready);
+        lab.traffic().refresh(ACME);
+        assert_eq!(client.ask(&["GET", "x"]), "1");
+        let _second = lab.log_in("acme");
+        let mut third = lab.connect();
+        let full = third.ask(&["AUTH", "acme", PASSWORD]);
+        assert_eq!(full, "-ERR max number of clients reached");
+        assert!(third.is_closed());
+    });
+}
+
+use common::Wire as WireOf;
+type Wire = WireOf<std::net::TcpStream>;
