@@ -7,7 +7,9 @@ use crate::databases::{self, NewDatabase, exists, mark_tenant};
 use crate::error::{Entity, StoreError};
 use crate::ids::{DatabaseId, ProjectId};
 use crate::names::check_tenant;
+use crate::page::{Part, reach};
 use crate::projects::check_project;
+use crate::snapshot::Scope;
 use crate::states::{DatabaseState, TenantStatus};
 use crate::store::{Store, now_us, time};
 use crate::workspaces::{mark_deployed, newest_version};
@@ -153,7 +155,7 @@ impl Store {
         })
     }
 
-    /// A project's tenants, the oldest first; those in the trash only if asked for.
+    /// A project's tenants that a scope reaches, the oldest first; those in the trash only if asked for.
     ///
     /// # Errors
     /// The store failed.
@@ -161,19 +163,70 @@ impl Store {
         &self,
         project: &ProjectId,
         status: Option<TenantStatus>,
+        scope: &Scope,
+        part: &Part,
     ) -> Result<Vec<TenantInfo>, StoreError> {
+        let (workspaces, tenants) = reach(scope)?;
+        let (at, id) = part.after_ascending();
+        // One text each, so that each has its index.
+        let of_status = match status {
+            None => "status <> 'deleted' AND ?2 IS NULL",
+            Some(_) => "status = ?2",
+        };
         self.read(|conn| {
-            let mut statement = conn.prepare_cached(
+            let mut statement = conn.prepare_cached(&format!(
                 "SELECT id, status, created_at FROM tenants
-                 WHERE project = ?1 AND CASE WHEN ?2 IS NULL THEN status <> 'deleted' ELSE status = ?2 END
-                 ORDER BY created_at, id",
-            )?;
-            let mut rows = statement.query((project.as_str(), status.map(TenantStatus::name)))?;
+                 WHERE project = ?1 AND {of_status} AND (created_at, id) > (?3, ?4)
+                     AND (?5 IS NULL OR EXISTS (SELECT 1 FROM databases d WHERE d.project = tenants.project
+                         AND d.tenant = tenants.id AND d.workspace IN (SELECT value FROM json_each(?5))))
+                     AND (?6 IS NULL OR id IN (SELECT value FROM json_each(?6)))
+                 ORDER BY created_at, id LIMIT ?7"
+            ))?;
+            let mut rows = statement.query((
+                project.as_str(),
+                status.map(TenantStatus::name),
+                at,
+                id,
+                workspaces,
+                tenants,
+                part.sql_limit(),
+            ))?;
             let mut found = Vec::new();
             while let Some(row) = rows.next()? {
                 found.push(read(row)?);
             }
             Ok(found)
+        })
+    }
+
+    /// How many tenants a project has, those in the trash included.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn count_tenants(&self, project: &ProjectId) -> Result<u64, StoreError> {
+        self.read(|conn| {
+            Ok(conn
+                .prepare_cached("SELECT count(*) FROM tenants WHERE project = ?1")?
+                .query_row([project.as_str()], |r| r.get(0))?)
+        })
+    }
+
+    /// The tenants that have a database of a blueprint, by id; not those in the trash.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn tenants_of(
+        &self,
+        project: &ProjectId,
+        blueprint: &str,
+    ) -> Result<Vec<String>, StoreError> {
+        self.read(|conn| {
+            let mut statement = conn.prepare_cached(
+                "SELECT t.id FROM databases d JOIN tenants t ON t.project = d.project AND t.id = d.tenant
+                 WHERE d.project = ?1 AND d.workspace = ?2 AND t.status <> 'deleted' ORDER BY t.id",
+            )?;
+            let rows = statement.query_map((project.as_str(), blueprint), |r| r.get(0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
         })
     }
 
@@ -255,7 +308,8 @@ mod tests {
     use crate::testing::Fixture;
 
     fn names(f: &Fixture, project: &ProjectId, status: Option<TenantStatus>) -> Vec<String> {
-        let tenants = f.store.list_tenants(project, status).unwrap();
+        let (all, part) = (Scope::Project, Part::default());
+        let tenants = f.store.list_tenants(project, status, &all, &part).unwrap();
         tenants.into_iter().map(|it| it.id).collect()
     }
 

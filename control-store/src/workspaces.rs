@@ -511,7 +511,7 @@ fn next_change(
     .ok_or_else(|| StoreError::not_found(Entity::Workspace, workspace))
 }
 
-fn changes(
+pub(crate) fn changes(
     conn: &Connection,
     project: &ProjectId,
     workspace: &str,

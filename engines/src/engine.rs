@@ -1,6 +1,7 @@
 //! What every engine can do with its servers. All operations may be repeated: a crash in the middle is followed by the same
 //! call again.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -63,8 +64,45 @@ pub struct Change {
     pub search_path: String,
 }
 
-/// How patient a deployment is with a busy tenant.
+/// What a deployment is doing in one database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApplyStep {
+    /// The change that is being made.
+    pub change: i64,
+    /// Its place among those that the database lacks, from 1.
+    pub number: usize,
+    /// How many the database lacks.
+    pub of: usize,
+    /// How often it has been tried, this time included.
+    pub attempt: u32,
+}
+
+/// Who is told of each step. Must not block.
+#[derive(Clone, Default)]
+pub struct StepSink(Option<Arc<dyn Fn(ApplyStep) + Send + Sync>>);
+
+impl StepSink {
+    /// Tells `sink`.
+    pub fn new(sink: impl Fn(ApplyStep) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(sink)))
+    }
+
+    /// A step begins.
+    pub fn tell(&self, step: ApplyStep) {
+        if let Some(sink) = &self.0 {
+            sink(step);
+        }
+    }
+}
+
+impl std::fmt::Debug for StepSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StepSink")
+    }
+}
+
+/// How patient a deployment is with a busy tenant, and who hears of its steps.
+#[derive(Clone, Debug)]
 pub struct ApplyOptions {
     /// How long one attempt waits for a lock. The tenant's own statements wait behind it for so long at most.
     pub lock_timeout: Duration,
@@ -72,6 +110,8 @@ pub struct ApplyOptions {
     pub attempts: u32,
     /// The pause after the first attempt; it doubles, up to 32 times as long.
     pub backoff: Duration,
+    /// Who is told of each step.
+    pub steps: StepSink,
 }
 
 impl Default for ApplyOptions {
@@ -80,6 +120,7 @@ impl Default for ApplyOptions {
             lock_timeout: Duration::from_secs(1),
             attempts: 12,
             backoff: Duration::from_millis(200),
+            steps: StepSink::default(),
         }
     }
 }

@@ -5,6 +5,6 @@ pub mod postgres;
 pub mod provisioner;
 
 pub use engine::{
-    ApplyOptions, Change, Column, DatabaseEngine, DatabaseSpec, DatabaseUse, EngineError,
-    ServerAccess, Table, TrackedChange,
+    ApplyOptions, ApplyStep, Change, Column, DatabaseEngine, DatabaseSpec, DatabaseUse,
+    EngineError, ServerAccess, StepSink, Table, TrackedChange,
 };

@@ -154,6 +154,7 @@ async fn a_deployment_makes_what_is_missing_and_goes_on_where_it_failed() {
             lock_timeout: Duration::from_millis(100),
             attempts: 3,
             backoff: Duration::from_millis(20),
+            ..ApplyOptions::default()
         };
         PostgresEngine
             .apply(&lab.server, "shop__acme", &roles, changes, &options)

@@ -1,9 +1,19 @@
 //! `/deployments`, and a tenant's part in them.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use axum::extract::State;
-use control_store::deployments::{DeploymentInfo, DeploymentResult, Progress};
+use axum::response::{IntoResponse as _, Response};
+use control_store::deployments::{
+    Counts, DeploymentInfo, DeploymentPlan, DeploymentResult, DeploymentSummary, OnFailure,
+    Progress, Steer,
+};
 use control_store::ids::Role;
+use control_store::page::Place;
 use control_store::snapshot::Scope;
+use engines::ApplyStep;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -17,12 +27,16 @@ use super::page::Page;
 use super::state::AppState;
 use super::{blueprints, tenants, time};
 use crate::app::failure::{Failure, Outcome};
-use crate::app::work::Deploy;
+use crate::app::work::{Deploy, DeployTo};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
         .routes(routes!(get))
+        .routes(routes!(pause))
+        .routes(routes!(resume))
+        .routes(routes!(cancel))
+        .routes(routes!(retry))
         .routes(routes!(of_tenant))
 }
 
@@ -46,36 +60,39 @@ struct DeploymentItem {
     blueprint_name: String,
     #[schema(example = 3)]
     version: u32,
-    /// `pending`, `in_progress`, `completed`, or `failed` if a tenant failed.
+    /// `in_progress`, `paused`, `completed`, `cancelled`, or `failed` if a tenant failed.
     #[schema(example = "completed")]
     status: &'static str,
     #[schema(example = 12)]
-    tenants_total: usize,
+    tenants_total: u64,
     #[schema(example = 12)]
-    tenants_completed: usize,
+    tenants_completed: u64,
     #[schema(example = 0)]
-    tenants_failed: usize,
+    tenants_failed: u64,
+    /// Tenants that it did not begin with, and will not unless it is retried.
+    #[schema(example = 0)]
+    tenants_cancelled: u64,
     #[schema(example = "2026-01-17T20:12:06Z")]
     created_at: String,
+    /// Left out until it has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "2026-01-17T20:12:09Z")]
+    finished_at: Option<String>,
 }
 
-impl From<&DeploymentInfo> for DeploymentItem {
-    fn from(it: &DeploymentInfo) -> Self {
-        let count = |status| {
-            it.results
-                .iter()
-                .filter(|part| part.status == status)
-                .count()
-        };
+impl From<DeploymentSummary> for DeploymentItem {
+    fn from(it: DeploymentSummary) -> Self {
         Self {
-            id: it.id.clone(),
-            blueprint_name: it.blueprint.clone(),
+            id: it.id,
+            blueprint_name: it.blueprint,
             version: it.version,
             status: it.status.name(),
-            tenants_total: it.results.len(),
-            tenants_completed: count(Progress::Completed),
-            tenants_failed: count(Progress::Failed),
+            tenants_total: it.counts.total,
+            tenants_completed: it.counts.completed,
+            tenants_failed: it.counts.failed,
+            tenants_cancelled: it.counts.cancelled,
             created_at: time::seconds(it.created_at),
+            finished_at: it.finished_at.map(time::seconds),
         }
     }
 }
@@ -104,13 +121,16 @@ async fn list(
 ) -> Outcome<Reply<DeploymentList>> {
     let page = Page::read(&mut params)?;
     params.finish()?;
-    let project = caller.project().clone();
-    let mut found = state
-        .store(move |store| store.list_deployments(&project))
+    let part = page.part()?;
+    let found = state
+        .store(move |store| store.list_deployments(caller.project(), &caller.key.scope, &part))
         .await?;
-    found.retain_mut(|it| sees(&caller, it));
-    let slice = page.cut(found, |it| it.id.clone())?;
-    let deployments: Vec<_> = slice.items.iter().map(DeploymentItem::from).collect();
+    let slice = page.of_part(found, |it| Place {
+        at: it.created_at,
+        id: it.id.clone(),
+    });
+    let items = slice.items.into_iter();
+    let deployments: Vec<_> = items.map(DeploymentItem::from).collect();
     Ok(Reply::ok(DeploymentList {
         count: deployments.len(),
         deployments,
@@ -127,12 +147,72 @@ struct CreateDeployment {
     /// A version's number; the newest, with what is pending, if left out or `latest`.
     #[schema(value_type = Option<String>, example = "3")]
     version: Option<Value>,
-    /// To all tenants: the default where `tenants` is left out.
+    /// To all tenants: the default where neither `tenants` nor `canary` is given.
     #[schema(example = true)]
     deploy_all: Option<bool>,
     /// Only to these tenants.
-    #[schema(example = json!(["acme"]))]
+    #[schema(example = json!(["acme"]), min_items = 1)]
     tenants: Option<Vec<String>>,
+    /// Only to so many tenants: the first by id, of those that lack something.
+    #[schema(example = 5, minimum = 1)]
+    canary: Option<u32>,
+    /// To how many tenants at the same time, at most; each server takes a few in any case.
+    #[schema(example = 8, minimum = 1, maximum = 64)]
+    concurrency: Option<u32>,
+    /// `continue` (default): a tenant's failure is its own; `stop`: no other tenant is begun after it.
+    #[schema(example = "stop")]
+    on_failure: Option<String>,
+    /// Only tells what it would do.
+    #[schema(example = false)]
+    dry_run: Option<bool>,
+}
+
+/// The most tenants that one deployment works on at the same time.
+const MAX_CONCURRENCY: u32 = 64;
+
+impl CreateDeployment {
+    fn checked(self) -> Outcome<Deploy> {
+        let to = match (self.tenants, self.canary, self.deploy_all.unwrap_or(false)) {
+            (Some(_), _, true) | (_, Some(_), true) | (Some(_), Some(_), _) => {
+                return Err(Failure::bad(
+                    "Give only one of 'tenants', 'canary' and 'deploy_all': true",
+                ));
+            }
+            (None, None, false) if self.deploy_all.is_some() => {
+                return Err(Failure::bad(
+                    "Field 'tenants' or 'canary' is required where 'deploy_all' is false",
+                ));
+            }
+            (Some(tenants), None, false) if tenants.is_empty() => {
+                return Err(Failure::bad(
+                    "Field 'tenants' must name at least one tenant",
+                ));
+            }
+            (None, Some(0), false) => {
+                return Err(Failure::bad("Field 'canary' must be at least 1"));
+            }
+            (Some(tenants), None, false) => DeployTo::Named(tenants),
+            (None, Some(many), false) => DeployTo::Canary(many),
+            (None, None, _) => DeployTo::All,
+        };
+        if self
+            .concurrency
+            .is_some_and(|it| !(1..=MAX_CONCURRENCY).contains(&it))
+        {
+            return Err(Failure::BadRequest(format!(
+                "Field 'concurrency' must be 1 to {MAX_CONCURRENCY}"
+            )));
+        }
+        let on_failure = self.on_failure.as_deref().unwrap_or("continue");
+        Ok(Deploy {
+            version: version(self.version.as_ref())?,
+            blueprint: self.blueprint_name,
+            to,
+            concurrency: self.concurrency,
+            on_failure: OnFailure::parse(on_failure)
+                .ok_or_else(|| Failure::bad("Field 'on_failure' must be one of continue, stop"))?,
+        })
+    }
 }
 
 /// A deployment with each tenant's part.
@@ -140,6 +220,12 @@ struct CreateDeployment {
 struct DeploymentDetail {
     #[serde(flatten)]
     item: DeploymentItem,
+    /// As asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 8)]
+    concurrency: Option<u32>,
+    #[schema(example = "continue")]
+    on_failure: &'static str,
     results: Vec<ResultItem>,
 }
 
@@ -148,8 +234,16 @@ struct DeploymentDetail {
 struct ResultItem {
     #[schema(example = "acme")]
     tenant_id: String,
+    /// `pending`, `in_progress`, `completed`, `failed` or `cancelled`.
     #[schema(example = "completed")]
     status: &'static str,
+    /// What is being done, while it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<StepItem>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "2026-01-17T20:12:06Z")]
+    started_at: Option<String>,
+    /// How long it took, or has taken so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "120ms")]
     duration: Option<String>,
@@ -158,12 +252,47 @@ struct ResultItem {
     error: Option<String>,
 }
 
-impl From<DeploymentResult> for ResultItem {
-    fn from(it: DeploymentResult) -> Self {
+/// What a deployment is doing for a tenant.
+#[derive(Serialize, ToSchema)]
+struct StepItem {
+    /// The change that is being made.
+    #[schema(example = 42)]
+    change: i64,
+    /// Its place among those that the tenant lacks, from 1.
+    #[schema(example = 2)]
+    number: usize,
+    /// How many the tenant lacks.
+    #[schema(example = 5)]
+    of: usize,
+    /// How often it has been tried: more than once while the tenant is busy.
+    #[schema(example = 1)]
+    attempt: u32,
+}
+
+impl From<ApplyStep> for StepItem {
+    fn from(it: ApplyStep) -> Self {
+        Self {
+            change: it.change,
+            number: it.number,
+            of: it.of,
+            attempt: it.attempt,
+        }
+    }
+}
+
+impl ResultItem {
+    fn new(it: DeploymentResult, step: Option<ApplyStep>) -> Self {
+        let running = it.status == Progress::InProgress;
+        let so_far = it.started_at.filter(|_| running).map(|started| {
+            let us = Timestamp::now().as_microsecond() - started.as_microsecond();
+            u64::try_from(us).unwrap_or(0)
+        });
         Self {
             tenant_id: it.tenant,
             status: it.status.name(),
-            duration: it.duration_us.map(duration),
+            step: step.filter(|_| running).map(StepItem::from),
+            started_at: it.started_at.map(time::seconds),
+            duration: it.duration_us.or(so_far).map(duration),
             error: it.error,
         }
     }
@@ -174,54 +303,193 @@ fn duration(us: u64) -> String {
     format!("{}ms", us.div_ceil(1000))
 }
 
-impl From<DeploymentInfo> for DeploymentDetail {
-    fn from(it: DeploymentInfo) -> Self {
+impl DeploymentDetail {
+    fn new(it: DeploymentInfo, mut steps: BTreeMap<String, ApplyStep>) -> Self {
+        let summary = DeploymentSummary {
+            counts: Counts::of(&it.results),
+            id: it.id,
+            blueprint: it.blueprint,
+            version: it.version,
+            status: it.status,
+            created_at: it.created_at,
+            finished_at: it.finished_at,
+        };
+        let parts = it.results.into_iter().map(|part| {
+            let step = steps.remove(&part.tenant);
+            ResultItem::new(part, step)
+        });
         Self {
-            item: DeploymentItem::from(&it),
-            results: it.results.into_iter().map(ResultItem::from).collect(),
+            item: summary.into(),
+            concurrency: it.concurrency,
+            on_failure: it.on_failure.name(),
+            results: parts.collect(),
         }
     }
 }
 
-/// Begins a deployment of a blueprint's version to its tenants. Poll `GET /deployments/{id}` for its progress.
+/// What a deployment would do.
+#[derive(Serialize, ToSchema)]
+struct PlanReply {
+    #[schema(example = true)]
+    dry_run: bool,
+    #[schema(example = "main")]
+    blueprint_name: String,
+    /// The version, which would be made of what is pending.
+    #[schema(example = 4)]
+    version: u32,
+    /// All changes that a tenant lacks, in order.
+    changes: Vec<PlannedChange>,
+    #[schema(example = 2)]
+    tenants_total: usize,
+    tenants: Vec<PlannedTenantItem>,
+}
+
+/// A change that would be made.
+#[derive(Serialize, ToSchema)]
+struct PlannedChange {
+    #[schema(example = 42)]
+    id: i64,
+    #[schema(example = "ALTER TABLE users ADD COLUMN age INTEGER")]
+    statement: String,
+    #[schema(example = 4)]
+    version: u32,
+}
+
+/// What would be done to a tenant.
+#[derive(Serialize, ToSchema)]
+struct PlannedTenantItem {
+    #[schema(example = "acme")]
+    tenant_id: String,
+    /// The version that it has.
+    #[schema(example = 3)]
+    version: u32,
+    /// Ids of the changes that it lacks, in order.
+    #[schema(example = json!([42]))]
+    missing: Vec<i64>,
+}
+
+impl PlanReply {
+    fn new(blueprint_name: String, plan: DeploymentPlan) -> Self {
+        let of = plan.version;
+        let changes = plan.changes.into_iter().map(|it| PlannedChange {
+            id: it.id,
+            version: it.version.unwrap_or(of),
+            statement: it.statement,
+        });
+        let tenants = plan.tenants.into_iter().map(|it| PlannedTenantItem {
+            tenant_id: it.tenant,
+            version: it.version,
+            missing: it.missing,
+        });
+        Self {
+            dry_run: true,
+            blueprint_name,
+            version: plan.version,
+            changes: changes.collect(),
+            tenants_total: tenants.len(),
+            tenants: tenants.collect(),
+        }
+    }
+}
+
+/// Begins a deployment of a blueprint's version to its tenants. Poll `GET /deployments/{id}` for its progress. With
+/// `dry_run` it tells what it would do, and leaves no trace.
 #[utoipa::path(post, path = "/deployments", tag = "Deployments", operation_id = "create_deployment",
-    request_body = CreateDeployment, responses((status = 201, body = DeploymentDetail)))]
+    request_body = CreateDeployment,
+    responses((status = 201, body = DeploymentDetail), (status = 200, body = PlanReply, description = "What it would do")))]
 async fn create(
     State(state): State<AppState>,
     caller: Caller,
     Body(request): Body<CreateDeployment>,
-) -> Outcome<Reply<DeploymentDetail>> {
-    let version = version(request.version.as_ref())?;
-    let tenants = match (request.tenants, request.deploy_all) {
-        (Some(_), Some(true)) => {
-            return Err(Failure::bad(
-                "Give either 'tenants' or 'deploy_all': true, not both",
-            ));
-        }
-        (None, Some(false)) => {
-            return Err(Failure::bad(
-                "Field 'tenants' is required where 'deploy_all' is false",
-            ));
-        }
-        (Some(tenants), _) if tenants.is_empty() => {
-            return Err(Failure::bad(
-                "Field 'tenants' must name at least one tenant",
-            ));
-        }
-        (tenants, _) => tenants,
-    };
-    caller.workspace(&request.blueprint_name, Role::Admin)?;
-    blueprints::find(&state, caller.project(), &request.blueprint_name).await?;
-    let deploy = Deploy {
-        blueprint: request.blueprint_name,
-        version,
-        tenants,
-    };
+) -> Outcome<Response> {
+    let dry_run = request.dry_run.unwrap_or(false);
+    let deploy = request.checked()?;
+    caller.workspace(&deploy.blueprint, Role::Admin)?;
+    blueprints::find(&state, caller.project(), &deploy.blueprint).await?;
+    if dry_run {
+        let plan = state
+            .work
+            .plan_deployment(caller.project(), &deploy)
+            .await?;
+        return Ok(Reply::ok(PlanReply::new(deploy.blueprint, plan)).into_response());
+    }
     let id = state.work.deploy(caller.project(), &deploy).await?;
-    let begun = state
-        .store(move |store| store.deployment(caller.project(), &id))
+    let begun = detail(&state, &caller, &id).await?;
+    Ok(Reply::created(begun).into_response())
+}
+
+/// A deployment, with what it is doing.
+async fn detail(state: &AppState, caller: &Caller, id: &str) -> Outcome<DeploymentDetail> {
+    let (project, wanted) = (caller.project().clone(), id.to_owned());
+    let mut found = state
+        .store(move |store| store.deployment(&project, &wanted))
         .await?;
-    Ok(Reply::created(begun.into()))
+    if !sees(caller, &mut found) {
+        return Err(Failure::ScopeDenied(format!(
+            "This API key does not reach deployment '{id}'"
+        )));
+    }
+    let steps = state.work.deployment_steps(id);
+    Ok(DeploymentDetail::new(found, steps))
+}
+
+async fn steer(
+    state: &AppState,
+    caller: &Caller,
+    id: &str,
+    steer: Steer,
+) -> Outcome<Reply<DeploymentDetail>> {
+    let found = detail(state, caller, id).await?;
+    caller.workspace(&found.item.blueprint_name, Role::Admin)?;
+    state
+        .work
+        .steer_deployment(caller.project(), id, steer)
+        .await?;
+    detail(state, caller, id).await.map(Reply::ok)
+}
+
+/// Begins with no more tenants until the deployment is resumed. Those that it has begun with are brought to their end.
+#[utoipa::path(post, path = "/deployments/{id}/pause", tag = "Deployments", operation_id = "pause_deployment",
+    params(("id" = String, Path, example = "dep_abc123")), responses((status = 200, body = DeploymentDetail)))]
+async fn pause(
+    State(state): State<AppState>,
+    caller: Caller,
+    At(id): At<String>,
+) -> Outcome<Reply<DeploymentDetail>> {
+    steer(&state, &caller, &id, Steer::Pause).await
+}
+
+/// Goes on with a paused deployment.
+#[utoipa::path(post, path = "/deployments/{id}/resume", tag = "Deployments", operation_id = "resume_deployment",
+    params(("id" = String, Path, example = "dep_abc123")), responses((status = 200, body = DeploymentDetail)))]
+async fn resume(
+    State(state): State<AppState>,
+    caller: Caller,
+    At(id): At<String>,
+) -> Outcome<Reply<DeploymentDetail>> {
+    steer(&state, &caller, &id, Steer::Resume).await
+}
+
+/// Begins with no more tenants. What was done stays.
+#[utoipa::path(post, path = "/deployments/{id}/cancel", tag = "Deployments", operation_id = "cancel_deployment",
+    params(("id" = String, Path, example = "dep_abc123")), responses((status = 200, body = DeploymentDetail)))]
+async fn cancel(
+    State(state): State<AppState>,
+    caller: Caller,
+    At(id): At<String>,
+) -> Outcome<Reply<DeploymentDetail>> {
+    steer(&state, &caller, &id, Steer::Cancel).await
+}
+
+/// Goes on with the tenants that failed and those that it did not begin with, of a deployment that failed or was cancelled.
+#[utoipa::path(post, path = "/deployments/{id}/retry", tag = "Deployments", operation_id = "retry_deployment",
+    params(("id" = String, Path, example = "dep_abc123")), responses((status = 200, body = DeploymentDetail)))]
+async fn retry(
+    State(state): State<AppState>,
+    caller: Caller,
+    At(id): At<String>,
+) -> Outcome<Reply<DeploymentDetail>> {
+    steer(&state, &caller, &id, Steer::Retry).await
 }
 
 /// A number, as such or as a text; `None` is the newest.
@@ -249,16 +517,7 @@ async fn get(
     caller: Caller,
     At(id): At<String>,
 ) -> Outcome<Reply<DeploymentDetail>> {
-    let (project, wanted) = (caller.project().clone(), id.clone());
-    let mut found = state
-        .store(move |store| store.deployment(&project, &wanted))
-        .await?;
-    if !sees(&caller, &mut found) {
-        return Err(Failure::ScopeDenied(format!(
-            "This API key does not reach deployment '{id}'"
-        )));
-    }
-    Ok(Reply::ok(found.into()))
+    detail(&state, &caller, &id).await.map(Reply::ok)
 }
 
 /// What was deployed to a tenant, the newest first.
@@ -309,26 +568,26 @@ async fn of_tenant(
     let page = Page::read(&mut params)?;
     params.finish()?;
     tenants::reachable(&state, &caller, &id).await?;
-    let (project, tenant) = (caller.project().clone(), id.clone());
-    let mut found = state
-        .store(move |store| store.tenant_deployments(&project, &tenant))
+    let part = page.part()?;
+    let (key, tenant) = (Arc::clone(&caller.key), id.clone());
+    let found = state
+        .store(move |store| store.tenant_deployments(&key.project, &tenant, &key.scope, &part))
         .await?;
-    found.retain(|it| caller.sees_database(&id, &it.blueprint));
-    let slice = page.cut(found, |it| it.id.clone())?;
+    let slice = page.of_part(found, |it| Place {
+        at: it.created_at,
+        id: it.id.clone(),
+    });
     let deployments: Vec<_> = slice
         .items
         .into_iter()
-        .filter_map(|it| {
-            let part = it.results.into_iter().find(|part| part.tenant == id)?;
-            Some(TenantDeployment {
-                deployment_id: it.id,
-                blueprint_name: it.blueprint,
-                version: it.version,
-                status: part.status.name(),
-                duration: part.duration_us.map(duration),
-                error: part.error,
-                created_at: time::seconds(it.created_at),
-            })
+        .map(|it| TenantDeployment {
+            deployment_id: it.id,
+            blueprint_name: it.blueprint,
+            version: it.version,
+            status: it.result.status.name(),
+            duration: it.result.duration_us.map(duration),
+            error: it.result.error,
+            created_at: time::seconds(it.created_at),
         })
         .collect();
     Ok(Reply::ok(TenantDeployments {

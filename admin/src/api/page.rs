@@ -2,6 +2,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use control_store::page::{Part, Place};
+use jiff::Timestamp;
 
 use super::input::Params;
 use crate::app::failure::Failure;
@@ -35,7 +37,33 @@ impl Page {
         Ok(Self { limit, after })
     }
 
-    /// Cuts the part out of a list. `key` tells an item from all others; an item that is gone since ends the pages with a
+    /// What the store is to give of a list that is ordered by time: one item more, which tells whether there is another page.
+    pub(super) fn part(&self) -> Result<Part, Failure> {
+        let after = self.after.as_deref().map(place).transpose()?;
+        Ok(Part {
+            after,
+            limit: self.most().map(|it| it + 1),
+        })
+    }
+
+    /// Makes a page of what the store gave for [`Page::part`].
+    pub(super) fn of_part<T>(self, mut items: Vec<T>, at: impl Fn(&T) -> Place) -> Slice<T> {
+        let limit = self.most().map_or(usize::MAX, |it| it as usize);
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next_cursor = items.last().filter(|_| more).map(|last| {
+            let place = at(last);
+            encode(&format!("{}:{}", place.at.as_microsecond(), place.id))
+        });
+        Slice { items, next_cursor }
+    }
+
+    fn most(&self) -> Option<u32> {
+        let most = self.limit.or(self.after.as_ref().map(|_| MAX_LIMIT));
+        most.and_then(|it| u32::try_from(it).ok())
+    }
+
+    /// Cuts the part out of a short list. `key` tells an item from all others; an item that is gone since ends the pages with a
     /// clear error rather than with a gap.
     pub(super) fn cut<T>(
         self,
@@ -62,6 +90,20 @@ impl Page {
     }
 }
 
+fn place(key: &str) -> Result<Place, Failure> {
+    let read = || {
+        let (at, id) = key.split_once(':')?;
+        let at = Timestamp::from_microsecond(at.parse().ok()?).ok()?;
+        let id = id.to_owned();
+        Some(Place { at, id })
+    };
+    read().ok_or_else(wrong_cursor)
+}
+
+fn wrong_cursor() -> Failure {
+    Failure::bad("Parameter 'cursor' must be a next_cursor of this list")
+}
+
 fn encode(key: &str) -> String {
     URL_SAFE_NO_PAD.encode(format!("{VERSION}{key}"))
 }
@@ -72,7 +114,7 @@ fn decode(cursor: &str) -> Result<String, Failure> {
         .ok()
         .and_then(|bytes| String::from_utf8(bytes).ok())
         .and_then(|text| text.strip_prefix(VERSION).map(str::to_owned))
-        .ok_or_else(|| Failure::bad("Parameter 'cursor' must be a next_cursor of this list"))
+        .ok_or_else(wrong_cursor)
 }
 
 #[cfg(test)]
@@ -99,6 +141,19 @@ mod tests {
             after: None,
         };
         assert_eq!(whole.cut(all, u32::to_string).unwrap().items.len(), 5);
+        for (cursor, place) in [("5:a:b", Some((5, "a:b"))), ("x:a", None), ("5", None)] {
+            let page = Page {
+                limit: Some(2),
+                after: Some(cursor.into()),
+            };
+            let part = page.part().ok();
+            assert_eq!(part.as_ref().map(|it| it.limit), place.map(|_| Some(3)));
+            let after = part.and_then(|it| it.after);
+            let after = after
+                .as_ref()
+                .map(|it| (it.at.as_microsecond(), it.id.as_str()));
+            assert_eq!(after, place, "{cursor}");
+        }
         assert!(decode("!").is_err());
         assert!(decode(&URL_SAFE_NO_PAD.encode("2:x")).is_err());
     }

@@ -365,14 +365,9 @@ async fn every(
     let started = Instant::now();
     let (project, name) = (caller.project().clone(), blueprint.name.clone());
     let mut tenants = state
-        .store(move |store| {
-            let with_database = store.deployed_to(&project, &name)?;
-            let mut live = store.list_tenants(&project, None)?;
-            live.retain(|it| with_database.contains(&it.id));
-            Ok(live)
-        })
+        .store(move |store| store.tenants_of(&project, &name))
         .await?;
-    tenants.retain(|it| caller.sees_database(&it.id, &blueprint.name));
+    tenants.retain(|it| caller.sees_database(it, &blueprint.name));
     let shared = Arc::new(Every {
         state: Arc::clone(state),
         user: caller.project().to_string(),
@@ -385,7 +380,7 @@ async fn every(
     let mut running = JoinSet::new();
     for tenant in tenants {
         let shared = Arc::clone(&shared);
-        running.spawn(async move { shared.ask(tenant.id).await });
+        running.spawn(async move { shared.ask(tenant).await });
     }
     let mut results = running.join_all().await;
     results.sort_by(|a, b| a.tenant_id.cmp(&b.tenant_id));

@@ -1,11 +1,13 @@
 //! `/tenants`.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::extract::State;
+use control_store::StoreError;
 use control_store::databases::DatabaseInfo;
 use control_store::ids::{ProjectId, Role};
 use control_store::names;
+use control_store::page::Place;
 use control_store::snapshot::Scope;
 use control_store::states::{Mode, TenantStatus};
 use control_store::tenants::TenantInfo;
@@ -107,31 +109,31 @@ async fn list(
     let page = Page::read(&mut params)?;
     let status = params.word("status", &STATUSES)?;
     params.finish()?;
-    let project = caller.project().clone();
-    let (mut tenants, databases) = state
+    let part = page.part()?;
+    let (project, key) = (caller.project().clone(), Arc::clone(&caller.key));
+    let found = state
         .store(move |store| {
-            let tenants = store.list_tenants(&project, status)?;
-            Ok((tenants, store.project_databases(&project)?))
+            let tenants = store.list_tenants(&project, status, &key.scope, &part)?;
+            let with_databases = tenants.into_iter().map(|tenant| {
+                let databases = store.tenant_databases(&project, &tenant.id)?;
+                Ok((tenant, databases))
+            });
+            with_databases.collect::<Result<Vec<_>, _>>()
         })
         .await?;
-    let mut of_tenant: BTreeMap<String, Vec<DatabaseItem>> = BTreeMap::new();
-    for database in databases {
-        if let Some(tenant) = &database.tenant
-            && caller.sees_database(tenant, &database.workspace)
-        {
-            of_tenant
-                .entry(tenant.clone())
-                .or_default()
-                .push(DatabaseItem::new(&database));
-        }
-    }
-    tenants.retain(|it| caller.key.scope == Scope::Project || of_tenant.contains_key(&it.id));
-    let slice = page.cut(tenants, |it| it.id.clone())?;
+    let slice = page.of_part(found, |(it, _)| Place {
+        at: it.created_at,
+        id: it.id.clone(),
+    });
     let tenants: Vec<_> = slice
         .items
         .into_iter()
-        .map(|it| TenantItem {
-            databases: of_tenant.remove(&it.id).unwrap_or_default(),
+        .map(|(it, databases)| TenantItem {
+            databases: databases
+                .iter()
+                .filter(|database| caller.sees_database(&it.id, &database.workspace))
+                .map(DatabaseItem::new)
+                .collect(),
             tenant_id: it.id,
             status: it.status.name(),
             created_at: time::seconds(it.created_at),
@@ -348,13 +350,15 @@ async fn check_tier(state: &AppState, caller: &Caller, tenant: &str) -> Outcome<
     let (project, id) = (caller.project().clone(), tenant.to_owned());
     let (count, is_there) = state
         .store(move |store| {
-            let live = store.list_tenants(&project, None)?;
-            let trash = store.list_tenants(&project, Some(TenantStatus::Deleted))?;
-            let is_there = live.iter().chain(&trash).any(|it| it.id == id);
-            Ok((live.len() + trash.len(), is_there))
+            let is_there = match store.tenant(&project, &id) {
+                Ok(_) => true,
+                Err(StoreError::NotFound { .. }) => false,
+                Err(error) => return Err(error),
+            };
+            Ok((store.count_tenants(&project)?, is_there))
         })
         .await?;
-    if is_there || count < limit as usize {
+    if is_there || count < u64::from(limit) {
         return Ok(());
     }
     Err(Failure::Forbidden(format!(

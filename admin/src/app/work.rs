@@ -1,11 +1,14 @@
 //! What the API has others do: everything that touches a database server or takes long.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use control_store::Secret;
+use control_store::deployments::{DeploymentPlan, NewDeployment, OnFailure, Steer, Targets};
 use control_store::ids::{Engine, ProjectId};
 use control_store::states::Mode;
+use engines::ApplyStep;
 
 use super::failure::Outcome;
 
@@ -60,6 +63,19 @@ pub trait Work: Send + Sync {
 
     /// Begins a deployment and returns its id; it goes on by itself.
     async fn deploy(&self, project: &ProjectId, deploy: &Deploy) -> Outcome<String>;
+
+    /// What such a deployment would do.
+    async fn plan_deployment(
+        &self,
+        project: &ProjectId,
+        deploy: &Deploy,
+    ) -> Outcome<DeploymentPlan>;
+
+    /// Pauses, resumes, cancels or retries a deployment.
+    async fn steer_deployment(&self, project: &ProjectId, id: &str, steer: Steer) -> Outcome<()>;
+
+    /// What a deployment is doing just now, by tenant.
+    fn deployment_steps(&self, id: &str) -> BTreeMap<String, ApplyStep>;
 }
 
 /// A database that is none of ours.
@@ -86,8 +102,40 @@ pub struct Deploy {
     pub blueprint: String,
     /// Which version; `None` is the newest, with what is pending.
     pub version: Option<u32>,
-    /// To which tenants; `None` is all.
-    pub tenants: Option<Vec<String>>,
+    /// To which tenants.
+    pub to: DeployTo,
+    /// To how many at the same time; `None`: as many as their servers take.
+    pub concurrency: Option<u32>,
+    /// What a failure means to those after it.
+    pub on_failure: OnFailure,
+}
+
+impl Deploy {
+    /// The same for the store.
+    pub fn new_deployment(&self) -> NewDeployment<'_> {
+        NewDeployment {
+            blueprint: &self.blueprint,
+            version: self.version,
+            targets: match &self.to {
+                DeployTo::All => Targets::All,
+                DeployTo::Named(names) => Targets::Named(names),
+                DeployTo::Canary(many) => Targets::Canary(*many),
+            },
+            concurrency: self.concurrency,
+            on_failure: self.on_failure,
+        }
+    }
+}
+
+/// Which tenants a deployment goes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeployTo {
+    /// All that are in use.
+    All,
+    /// These.
+    Named(Vec<String>),
+    /// So many of those that lack something.
+    Canary(u32),
 }
 
 /// A table.

@@ -1,16 +1,19 @@
 //! Deployments.
 
-use std::sync::{Arc, PoisonError};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use control_store::databases::DatabaseInfo;
-use control_store::deployments::{DeploymentInfo, DeploymentResult, NewDeployment, Progress};
+use control_store::deployments::{
+    DeploymentInfo, DeploymentPlan, DeploymentResult, Progress, Steer,
+};
 use control_store::ids::ProjectId;
 use control_store::settings::WorkspaceSettings;
 use control_store::snapshot::NativeRoles;
 use control_store::states::Mode;
 use control_store::{DatabaseId, StoreError};
-use engines::Change;
+use engines::{ApplyOptions, ApplyStep, Change, StepSink};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
@@ -25,36 +28,55 @@ impl Jobs {
         project: &ProjectId,
         deploy: &Deploy,
     ) -> Outcome<String> {
-        let (of, blueprint) = owned(project, &deploy.blueprint);
-        let workspace = self
-            .store(move |store| store.workspace(&of, &blueprint))
-            .await?;
-        if workspace.mode == Mode::Control {
-            return Err(Failure::bad(format!(
-                "'{}' is a control mode workspace: it has no blueprint to deploy",
-                deploy.blueprint
-            )));
-        }
-        self.collect(project, &deploy.blueprint).await?;
+        self.ready_to_deploy(project, &deploy.blueprint).await?;
         let (of, wanted) = (project.clone(), deploy.clone());
         let deployment = self
-            .store(move |store| {
-                let new = NewDeployment {
-                    blueprint: &wanted.blueprint,
-                    version: wanted.version,
-                    tenants: wanted.tenants.as_deref(),
-                };
-                store.begin_deployment(&of, &new)
-            })
+            .store(move |store| store.begin_deployment(&of, &wanted.new_deployment()))
             .await?;
         let id = deployment.id.clone();
         self.spawn_deployment(deployment);
         Ok(id)
     }
 
+    /// What [`Jobs::begin_deployment`] would begin.
+    pub(super) async fn plan_of_deployment(
+        &self,
+        project: &ProjectId,
+        deploy: &Deploy,
+    ) -> Outcome<DeploymentPlan> {
+        self.ready_to_deploy(project, &deploy.blueprint).await?;
+        let (of, wanted) = (project.clone(), deploy.clone());
+        self.store(move |store| store.plan_deployment(&of, &wanted.new_deployment()))
+            .await
+    }
+
+    /// Whether there is a blueprint, with all that its workspace has recorded.
+    async fn ready_to_deploy(&self, project: &ProjectId, blueprint: &str) -> Outcome<()> {
+        let (of, name) = owned(project, blueprint);
+        let workspace = self.store(move |store| store.workspace(&of, &name)).await?;
+        if workspace.mode == Mode::Control {
+            return Err(Failure::bad(format!(
+                "'{blueprint}' is a control mode workspace: it has no blueprint to deploy"
+            )));
+        }
+        self.collect(project, blueprint).await
+    }
+
+    /// Pauses, resumes, cancels or retries a deployment.
+    pub(super) async fn steer(&self, project: &ProjectId, id: &str, steer: Steer) -> Outcome<()> {
+        let (of, name) = owned(project, id);
+        let deployment = self
+            .store(move |store| store.steer_deployment(&of, &name, steer))
+            .await?;
+        if deployment.status == Progress::InProgress {
+            self.spawn_deployment(deployment);
+        }
+        Ok(())
+    }
+
     /// Goes on with deployments that had not ended.
     pub(super) async fn resume_deployments(&self) -> Outcome<()> {
-        for deployment in self.store(|store| store.open_deployments()).await? {
+        for deployment in self.store(|store| store.take_up_deployments()).await? {
             tracing::info!(deployment = deployment.id, "going on with a deployment");
             self.spawn_deployment(deployment);
         }
@@ -75,6 +97,8 @@ impl Jobs {
         });
     }
 
+    /// Carries out the parts that are left. Another run of the same deployment may be at its last parts: each part is claimed
+    /// by one of them, and whichever ends last notes the deployment's end.
     async fn run_deployment(&self, deployment: DeploymentInfo) -> Outcome<()> {
         let deployment = Arc::new(deployment);
         let (of, blueprint) = owned(&deployment.project, &deployment.blueprint);
@@ -82,23 +106,52 @@ impl Jobs {
         let settings = self
             .store(move |store| store.version_settings(&of, &blueprint, version))
             .await?;
-        let mut parts = JoinSet::new();
-        for result in &deployment.results {
-            if matches!(result.status, Progress::Completed | Progress::Failed) {
-                continue;
-            }
+        let mut workers = JoinSet::new();
+        for _ in 0..self.concurrency(&deployment) {
             let (jobs, deployment) = (self.clone(), Arc::clone(&deployment));
-            let (result, settings) = (result.clone(), settings.clone());
-            parts.spawn(async move {
-                let _place = jobs.place_of(result.database).await;
-                jobs.deploy_to(&deployment, result, &settings).await
-            });
+            let settings = settings.clone();
+            workers.spawn(async move { jobs.carry_out(&deployment, &settings).await });
         }
-        while let Some(part) = parts.join_next().await {
-            part.map_err(|error| Failure::Internal(error.to_string()))??;
+        let mut outcome = Ok(());
+        while let Some(ended) = workers.join_next().await {
+            let ended = ended.map_err(|error| Failure::Internal(error.to_string()));
+            outcome = outcome.and(ended.and_then(|it| it));
         }
+        outcome?;
         let id = deployment.id.clone();
         self.store(move |store| store.finish_deployment(&id)).await
+    }
+
+    /// To how many tenants at the same time: as asked for, or as many as their servers take.
+    fn concurrency(&self, deployment: &DeploymentInfo) -> usize {
+        let parts = deployment.results.len().max(1);
+        if let Some(wanted) = deployment.concurrency {
+            return parts.min(usize::try_from(wanted).unwrap_or(usize::MAX).max(1));
+        }
+        let snapshot = self.shared.store.snapshot().load();
+        let servers: HashSet<_> = deployment
+            .results
+            .iter()
+            .filter_map(|it| snapshot.databases.get(&it.database))
+            .map(|it| it.server)
+            .collect();
+        parts.min(self.shared.options.parallel_tenants.max(1) * servers.len().max(1))
+    }
+
+    /// Carries out one part after the other until there is none.
+    async fn carry_out(
+        &self,
+        deployment: &DeploymentInfo,
+        settings: &WorkspaceSettings,
+    ) -> Outcome<()> {
+        loop {
+            let id = deployment.id.clone();
+            let Some(part) = self.store(move |store| store.claim_part(&id)).await? else {
+                return Ok(());
+            };
+            let _place = self.place_of(part.database).await;
+            self.deploy_to(deployment, part, settings).await?;
+        }
     }
 
     /// Waits for a place on the database's server, so that deployments keep few connections busy on each.
@@ -126,8 +179,7 @@ impl Jobs {
         settings: &WorkspaceSettings,
     ) -> Outcome<()> {
         let began = Instant::now();
-        result.status = Progress::InProgress;
-        self.note(deployment, &result).await?;
+        let steps = Steps::begin(self, &deployment.id, &result.tenant);
         let outcome = self
             .bring_to(
                 &deployment.project,
@@ -135,8 +187,10 @@ impl Jobs {
                 &deployment.blueprint,
                 deployment.version,
                 settings,
+                &steps.sink(),
             )
             .await;
+        drop(steps);
         result.duration_us = u64::try_from(began.elapsed().as_micros()).ok();
         match outcome {
             Ok(()) => result.status = Progress::Completed,
@@ -168,6 +222,7 @@ impl Jobs {
         blueprint: &str,
         version: u32,
         settings: &WorkspaceSettings,
+        steps: &StepSink,
     ) -> Outcome<()> {
         let _turn = self.lock(id).await;
         let (info, roles, _) = self.row(id).await?;
@@ -183,15 +238,13 @@ impl Jobs {
             })
             .collect();
         let server = self.access(info.server)?;
+        let options = ApplyOptions {
+            steps: steps.clone(),
+            ..self.shared.options.apply.clone()
+        };
         let applied = self
             .engine(info.engine)?
-            .apply(
-                &server,
-                &info.name,
-                &roles,
-                &changes,
-                &self.shared.options.apply,
-            )
+            .apply(&server, &info.name, &roles, &changes, &options)
             .await;
         // What was made before a failure counts too.
         self.shared.traffic.schema_changed(id);
@@ -223,6 +276,61 @@ impl Jobs {
         if let Err(error) = noted.await {
             tracing::warn!(?error, database = info.name, "its ledger could not be read");
         }
+    }
+}
+
+/// What a deployment is doing for one tenant, shown for as long as it does it.
+struct Steps {
+    jobs: Jobs,
+    deployment: String,
+    tenant: String,
+}
+
+impl Steps {
+    fn begin(jobs: &Jobs, deployment: &str, tenant: &str) -> Self {
+        Self {
+            jobs: jobs.clone(),
+            deployment: deployment.to_owned(),
+            tenant: tenant.to_owned(),
+        }
+    }
+
+    fn sink(&self) -> StepSink {
+        let (jobs, deployment, tenant) = (
+            self.jobs.clone(),
+            self.deployment.clone(),
+            self.tenant.clone(),
+        );
+        StepSink::new(move |step| {
+            let mut all = jobs.steps();
+            all.entry(deployment.clone())
+                .or_default()
+                .insert(tenant.clone(), step);
+        })
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        let mut all = self.jobs.steps();
+        if let Some(of) = all.get_mut(&self.deployment) {
+            of.remove(&self.tenant);
+            if of.is_empty() {
+                all.remove(&self.deployment);
+            }
+        }
+    }
+}
+
+impl Jobs {
+    fn steps(&self) -> MutexGuard<'_, HashMap<String, BTreeMap<String, ApplyStep>>> {
+        // Steps are for people to look at: usable after a panic elsewhere.
+        let steps = self.shared.steps.lock();
+        steps.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn steps_of(&self, deployment: &str) -> BTreeMap<String, ApplyStep> {
+        self.steps().get(deployment).cloned().unwrap_or_default()
     }
 }
 

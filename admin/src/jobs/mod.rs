@@ -12,9 +12,10 @@ mod tenants;
 mod tests;
 mod workspaces;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use control_store::deployments::{DeploymentPlan, Steer};
 use control_store::ids::{Engine, ProjectId, ServerId};
 use control_store::logs::QueryLogReader;
 use control_store::servers::NewServer;
@@ -22,7 +23,7 @@ use control_store::snapshot::ServerAddress;
 use control_store::states::{Mode, TenantStatus};
 use control_store::{DatabaseId, Entity, Store, StoreError, TrafficControl};
 use engines::provisioner::{ProvisionError, Provisioner};
-use engines::{ApplyOptions, DatabaseEngine, EngineError, ServerAccess};
+use engines::{ApplyOptions, ApplyStep, DatabaseEngine, EngineError, ServerAccess};
 use tokio::sync::Semaphore;
 
 use crate::app::failure::{Failure, Outcome};
@@ -69,6 +70,8 @@ struct Shared {
     locks: Mutex<HashMap<DatabaseId, Arc<tokio::sync::Mutex<()>>>>,
     /// Places for deployments on each server.
     places: Mutex<HashMap<ServerId, Arc<Semaphore>>>,
+    /// What deployments are doing, by deployment and tenant.
+    steps: Mutex<HashMap<String, BTreeMap<String, ApplyStep>>>,
     /// One server is started at a time, so that two requests do not start one each.
     starting: tokio::sync::Mutex<()>,
 }
@@ -103,6 +106,7 @@ impl Jobs {
                 options: parts.options,
                 locks: Mutex::default(),
                 places: Mutex::default(),
+                steps: Mutex::default(),
                 starting: tokio::sync::Mutex::default(),
             }),
         }
@@ -360,8 +364,8 @@ impl crate::app::work::Work for Jobs {
     }
 
     async fn suspend_tenant(&self, project: &ProjectId, tenant: &str) -> Outcome<()> {
-        let (from, to) = (&[TenantStatus::Ready], TenantStatus::Suspended);
-        self.set_status(project, tenant, from, to).await.map(drop)
+        let (jobs, (project, tenant)) = (self.clone(), owned(project, tenant));
+        whole(async move { jobs.block(&project, &tenant).await }).await
     }
 
     async fn resume_tenant(&self, project: &ProjectId, tenant: &str) -> Outcome<()> {
@@ -372,6 +376,23 @@ impl crate::app::work::Work for Jobs {
     async fn deploy(&self, project: &ProjectId, deploy: &work::Deploy) -> Outcome<String> {
         let (jobs, project, deploy) = (self.clone(), project.clone(), deploy.clone());
         whole(async move { jobs.begin_deployment(&project, &deploy).await }).await
+    }
+
+    async fn plan_deployment(
+        &self,
+        project: &ProjectId,
+        deploy: &work::Deploy,
+    ) -> Outcome<DeploymentPlan> {
+        self.plan_of_deployment(project, deploy).await
+    }
+
+    async fn steer_deployment(&self, project: &ProjectId, id: &str, steer: Steer) -> Outcome<()> {
+        let (jobs, (project, id)) = (self.clone(), owned(project, id));
+        whole(async move { jobs.steer(&project, &id, steer).await }).await
+    }
+
+    fn deployment_steps(&self, id: &str) -> BTreeMap<String, ApplyStep> {
+        self.steps_of(id)
     }
 }
 

@@ -7,6 +7,7 @@ use control_store::settings::WorkspaceSettings;
 use control_store::snapshot::NativeRoles;
 use control_store::states::{DatabaseState, Mode, TenantStatus};
 use control_store::{DatabaseId, Engine, Entity, ServerId, StoreError};
+use engines::StepSink;
 
 use super::workspaces::PLACEMENTS;
 use super::{Jobs, failure, owned};
@@ -174,6 +175,7 @@ impl Jobs {
             &planned.blueprint,
             planned.version,
             &planned.settings,
+            &StepSink::default(),
         )
         .await
     }
@@ -211,7 +213,8 @@ impl Jobs {
                 .zip(planned)
                 .filter(|(_, it)| it.blueprint == blueprint);
             for (id, _) in stale {
-                self.bring_to(project, *id, &blueprint, version, &settings)
+                let unseen = StepSink::default();
+                self.bring_to(project, *id, &blueprint, version, &settings, &unseen)
                     .await?;
             }
         }
@@ -283,6 +286,15 @@ impl Jobs {
             .set_open(&server, &info.name, open)
             .await
             .map_err(failure)
+    }
+
+    /// Lets nobody query a tenant any more, and ends what runs.
+    pub(super) async fn block(&self, project: &ProjectId, tenant: &str) -> Outcome<()> {
+        let (from, to) = (&[TenantStatus::Ready], TenantStatus::Suspended);
+        for id in self.set_status(project, tenant, from, to).await? {
+            self.kill(id).await;
+        }
+        Ok(())
     }
 
     /// Moves a tenant to another status and tells the proxy. Gives its databases.

@@ -10,7 +10,9 @@ use tokio_postgres::Client;
 use super::connect::{as_role, code, error, run, superuser};
 use super::harden::{PLATFORM, PLATFORM_ROLE};
 use super::{create, identifier, literal, owner_of, random_hex, scram};
-use crate::{ApplyOptions, Change, DatabaseSpec, DatabaseUse, EngineError, ServerAccess};
+use crate::{
+    ApplyOptions, ApplyStep, Change, DatabaseSpec, DatabaseUse, EngineError, ServerAccess,
+};
 
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 const DEADLOCK: &str = "40P01";
@@ -94,8 +96,9 @@ pub(super) async fn apply(
         options,
     };
     let mut outcome = Ok(());
-    for change in missing {
-        outcome = deployment.patiently(change).await;
+    let of = missing.len();
+    for (number, change) in (1..).zip(missing) {
+        outcome = deployment.patiently(change, number, of).await;
         if outcome.is_err() {
             break;
         }
@@ -158,10 +161,21 @@ struct Deployment<'a> {
 
 impl Deployment<'_> {
     /// Tries a change until it gets its locks, so that a busy tenant is kept waiting for short moments only.
-    async fn patiently(&self, change: &Change) -> Result<(), EngineError> {
+    async fn patiently(
+        &self,
+        change: &Change,
+        number: usize,
+        of: usize,
+    ) -> Result<(), EngineError> {
         let mut pause = self.options.backoff;
         let attempts = self.options.attempts.max(1);
         for attempt in 1..=attempts {
+            self.options.steps.tell(ApplyStep {
+                change: change.id,
+                number,
+                of,
+                attempt,
+            });
             let failed = match self.once(change).await {
                 Ok(()) => return Ok(()),
                 Err(failed) => failed,

@@ -1,5 +1,6 @@
 //! An API without sockets, and a world behind it that only remembers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, Response, StatusCode};
 use control_store::databases::NewDatabase;
-use control_store::deployments::{DeploymentResult, NewDeployment, Progress};
+use control_store::deployments::{DeploymentPlan, DeploymentResult, Progress, Steer};
 use control_store::guard::Guard;
 use control_store::ids::{DatabaseId, Engine, KeyId, ProjectId, ServerId};
 use control_store::logs::{
@@ -22,8 +23,8 @@ use control_store::states::{DatabaseState, Mode, TenantStatus};
 use control_store::traffic::HoldBudget;
 use control_store::workspaces::NewWorkspace;
 use control_store::{Sealer, Store, TrafficControl};
-use engines::DatabaseEngine as _;
 use engines::postgres::PostgresEngine;
+use engines::{ApplyStep, DatabaseEngine as _};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -328,12 +329,7 @@ impl Work for Fake {
     }
 
     async fn deploy(&self, project: &ProjectId, deploy: &Deploy) -> Outcome<String> {
-        let new = NewDeployment {
-            blueprint: &deploy.blueprint,
-            version: deploy.version,
-            tenants: deploy.tenants.as_deref(),
-        };
-        let begun = self.0.begin_deployment(project, &new)?;
+        let begun = self.0.begin_deployment(project, &deploy.new_deployment())?;
         for result in begun.results {
             let result = DeploymentResult {
                 status: Progress::Completed,
@@ -344,6 +340,29 @@ impl Work for Fake {
         }
         self.0.finish_deployment(&begun.id)?;
         Ok(begun.id)
+    }
+
+    async fn plan_deployment(
+        &self,
+        project: &ProjectId,
+        deploy: &Deploy,
+    ) -> Outcome<DeploymentPlan> {
+        Ok(self.0.plan_deployment(project, &deploy.new_deployment())?)
+    }
+
+    async fn steer_deployment(&self, project: &ProjectId, id: &str, steer: Steer) -> Outcome<()> {
+        self.0.steer_deployment(project, id, steer)?;
+        Ok(())
+    }
+
+    fn deployment_steps(&self, _: &str) -> BTreeMap<String, ApplyStep> {
+        let step = ApplyStep {
+            change: 1,
+            number: 1,
+            of: 2,
+            attempt: 3,
+        };
+        BTreeMap::from([("acme".to_owned(), step)])
     }
 }
 

@@ -659,3 +659,96 @@ async fn schemas_are_imported_and_what_is_there_is_skipped() {
         );
     }
 }
+
+#[tokio::test]
+async fn deployments_are_planned_steered_and_listed_page_by_page() {
+    let world = World::new();
+    let (_, key) = shop(&world, &["CREATE TABLE users (id int)"]).await;
+    for tenant in ["acme", "globex"] {
+        let body = format!(r#"{{"tenant_id":"{tenant}","databases":[{{"blueprint":"shop"}}]}}"#);
+        let made = world.post("/tenants", &key, &body).await;
+        assert_eq!(made.status, 201, "{}", made.text);
+    }
+    let begin = async |more: &str| {
+        let body = format!(r#"{{"blueprint_name":"shop"{more}}}"#);
+        world.post("/deployments", &key, &body).await
+    };
+    let plan = begin(r#","dry_run":true,"canary":1"#).await;
+    assert_eq!(plan.status, 200, "{}", plan.text);
+    assert_eq!(
+        (&plan.json["dry_run"], &plan.json["tenants"]),
+        (&json!(true), &json!([]))
+    );
+    assert_eq!(world.get("/deployments", &key).await.json["count"], 0);
+
+    let begun = begin(r#","concurrency":2,"on_failure":"STOP""#).await;
+    assert_eq!(begun.status, 201, "{}", begun.text);
+    assert_eq!(begun.json["on_failure"], "stop");
+    assert_eq!(begun.json["concurrency"], 2);
+    assert_eq!(begun.json["tenants_completed"], 2);
+    assert_eq!(begun.json["results"][0].get("step"), None, "it has ended");
+    let id = begun.json["id"].as_str().unwrap();
+    for action in ["pause", "resume", "cancel", "retry"] {
+        let refused = world
+            .post(&format!("/deployments/{id}/{action}"), &key, "")
+            .await;
+        assert_eq!(refused.status, 409, "{action}");
+        assert_eq!(
+            refused.json["error"],
+            format!("Deployment '{id}' is completed")
+        );
+    }
+    for (more, names) in [
+        (r#","canary":0"#, "canary"),
+        (r#","canary":1,"tenants":["acme"]"#, "only one of"),
+        (r#","deploy_all":true,"canary":1"#, "only one of"),
+        (r#","deploy_all":false"#, "is required"),
+        (r#","concurrency":65"#, "concurrency"),
+        (r#","on_failure":"panic""#, "on_failure"),
+        (r#","tenants":[]"#, "at least one tenant"),
+        (r#","batch":1"#, "Unknown field 'batch'"),
+    ] {
+        let refused = begin(more).await;
+        assert_eq!(refused.status, 400, "{more}");
+        assert!(
+            refused.json["error"].as_str().unwrap().contains(names),
+            "{}",
+            refused.text
+        );
+    }
+    for _ in 0..2 {
+        begin("").await;
+    }
+    for path in ["/deployments", "/tenants/acme/deployments"] {
+        let mut seen = std::collections::BTreeSet::new();
+        let mut next = format!("{path}?limit=2");
+        loop {
+            let page = world.get(&next, &key).await;
+            for it in page.json["deployments"].as_array().unwrap() {
+                let id = it.get("id").or(it.get("deployment_id")).unwrap();
+                assert!(
+                    seen.insert(id.as_str().unwrap().to_owned()),
+                    "{}",
+                    page.text
+                );
+            }
+            let Some(cursor) = page.json["next_cursor"].as_str() else {
+                break;
+            };
+            next = format!("{path}?limit=2&cursor={cursor}");
+        }
+        assert_eq!(seen.len(), 3, "{path}");
+    }
+    let first = world.get("/tenants?limit=1", &key).await;
+    assert_eq!(first.json["tenants"][0]["tenant_id"], "acme");
+    let cursor = first.json["next_cursor"].as_str().unwrap();
+    let second = world
+        .get(&format!("/tenants?limit=1&cursor={cursor}"), &key)
+        .await;
+    assert_eq!(second.json["tenants"][0]["tenant_id"], "globex");
+    assert_eq!(
+        second.json["tenants"][0]["databases"][0]["blueprint"],
+        "shop"
+    );
+    assert_eq!(second.json.get("next_cursor"), None);
+}

@@ -7,14 +7,16 @@ use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::time::Duration;
 
-use control_store::deployments::{DeploymentInfo, Progress};
+use control_store::deployments::{DeploymentInfo, OnFailure, Progress, Steer};
 use control_store::ids::{Engine, ProjectId};
+use control_store::page::Part;
+use control_store::snapshot::Scope;
 use control_store::states::{DatabaseState, Mode, TenantStatus};
 use control_store::{Entity, Store, StoreError};
 
 use self::world::{Legacy, Life, Mishap, Plan};
 use crate::app::failure::{Failure, Outcome};
-use crate::app::work::{Deploy, Work as _};
+use crate::app::work::{Deploy, DeployTo, Work as _};
 use crate::jobs::Jobs;
 
 const PG: Engine = Engine::Postgres;
@@ -102,7 +104,9 @@ async fn deploy(jobs: &Jobs, project: &ProjectId, blueprint: &str) -> Outcome<St
     let deploy = Deploy {
         blueprint: blueprint.into(),
         version: None,
-        tenants: None,
+        to: DeployTo::All,
+        concurrency: None,
+        on_failure: OnFailure::Continue,
     };
     jobs.deploy(project, &deploy).await
 }
@@ -146,7 +150,8 @@ fn there(store: &Store, project: &ProjectId) -> Vec<String> {
         .into_iter()
         .map(|it| it.name)
         .collect();
-    for tenant in store.list_tenants(project, None).unwrap() {
+    let (scope, part) = (Scope::Project, Part::default());
+    for tenant in store.list_tenants(project, None, &scope, &part).unwrap() {
         assert_eq!(tenant.status, TenantStatus::Ready);
         let databases = store.tenant_databases(project, &tenant.id).unwrap();
         let mut of: Vec<_> = databases
@@ -360,6 +365,98 @@ fn one_tenants_failure_is_named_and_its_own() {
     check_whole(&life, &project, "after the second");
 }
 
+/// A workspace with a change, and tenants `a` to `d` that lack it.
+fn fleet() -> (Life, ProjectId) {
+    let life = Life::first();
+    let project = life.project();
+    life.done(
+        life.jobs
+            .create_workspace(&project, "shop", PG, Mode::Tenant),
+    );
+    for tenant in ["a", "b", "c", "d"] {
+        let of = ["shop".to_owned()];
+        life.done(life.jobs.create_tenant(&project, tenant, &of));
+    }
+    life.world.track("shop", "CREATE TABLE x ()");
+    (life, project)
+}
+
+fn one_by_one(on_failure: OnFailure) -> Deploy {
+    Deploy {
+        blueprint: "shop".into(),
+        version: None,
+        to: DeployTo::All,
+        concurrency: Some(1),
+        on_failure,
+    }
+}
+
+fn words(info: &DeploymentInfo) -> Vec<&'static str> {
+    info.results.iter().map(|it| it.status.name()).collect()
+}
+
+#[test]
+fn a_failure_stops_a_deployment_if_asked_and_a_retry_goes_on() {
+    let (life, project) = fleet();
+    life.world.state().broken.insert("shop__b".into(), 1);
+    let stop = one_by_one(OnFailure::Stop);
+    let id = life.done(life.jobs.deploy(&project, &stop));
+    let first = ended(&life, &project, &id);
+    assert_eq!(first.status, Progress::Failed);
+    assert_eq!(
+        words(&first),
+        ["completed", "failed", "cancelled", "cancelled"]
+    );
+    assert_eq!(life.world.state().most_applying, 1);
+    life.world.state().broken.clear();
+    life.done(life.jobs.steer_deployment(&project, &id, Steer::Retry));
+    let second = ended(&life, &project, &id);
+    assert_eq!(words(&second), ["completed"; 4]);
+    assert_eq!(second.status, Progress::Completed);
+    check_whole(&life, &project, "after the retry");
+}
+
+#[test]
+fn a_paused_deployment_waits_and_its_steps_are_seen() {
+    let (life, project) = fleet();
+    let (store, of, jobs) = (
+        std::sync::Arc::clone(&life.store),
+        project.clone(),
+        life.jobs.clone(),
+    );
+    let (seen, steps) = std::sync::mpsc::channel();
+    // In the middle of the first tenant's part.
+    *life.world.at_step.lock().unwrap() = Some(Box::new(move |_| {
+        let id = store.open_deployments().unwrap()[0].id.clone();
+        store.steer_deployment(&of, &id, Steer::Pause).unwrap();
+        seen.send(jobs.deployment_steps(&id)).unwrap();
+    }));
+    let id = life.done(life.jobs.deploy(&project, &one_by_one(OnFailure::Continue)));
+    let steps = steps.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert_eq!((steps["a"].change, steps["a"].number), (1, 1));
+    let paused = life.until(|| {
+        let info = life.store.deployment(&project, &id).unwrap();
+        (words(&info)[0] == "completed").then_some(info)
+    });
+    assert_eq!(
+        words(&paused),
+        ["completed", "pending", "pending", "pending"]
+    );
+    assert_eq!(paused.status, Progress::Paused);
+    life.done(life.jobs.steer_deployment(&project, &id, Steer::Resume));
+    let resumed = ended(&life, &project, &id);
+    assert_eq!(resumed.status, Progress::Completed);
+    assert!(life.jobs.deployment_steps(&id).is_empty());
+}
+
+#[test]
+fn whoever_is_suspended_is_cut_off() {
+    let (life, project) = fleet();
+    life.done(life.jobs.suspend_tenant(&project, "a"));
+    let a = life.store.tenant_databases(&project, "a").unwrap()[0].id;
+    assert_eq!(life.world.state().killed, [a]);
+}
+
 #[test]
 fn deployments_have_their_rules() {
     let (legacy, project) = beginning();
@@ -378,7 +475,9 @@ fn deployments_have_their_rules() {
     let chosen = Deploy {
         blueprint: "shop".into(),
         version: Some(1),
-        tenants: Some(vec!["acme".into()]),
+        to: DeployTo::Named(vec!["acme".into()]),
+        concurrency: Some(1),
+        on_failure: OnFailure::Continue,
     };
     let id = life.done(life.jobs.deploy(&project, &chosen));
     assert_eq!(ended(&life, &project, &id).status, Progress::Completed);

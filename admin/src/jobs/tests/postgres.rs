@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use control_store::deployments::{NewDeployment, Progress};
+use control_store::deployments::{NewDeployment, OnFailure, Progress, Targets};
 use control_store::ids::{Engine, ProjectId};
 use control_store::snapshot::ServerAddress;
 use control_store::states::Mode;
@@ -40,6 +40,7 @@ impl Lab {
                 lock_timeout: Duration::from_millis(50),
                 attempts: 10_000,
                 backoff: Duration::from_millis(5),
+                ..ApplyOptions::default()
             },
             ..JobOptions::default()
         };
@@ -175,7 +176,9 @@ async fn from_a_workspace_to_its_tenants_and_back_to_nothing() {
     let new = NewDeployment {
         blueprint: "shop",
         version: None,
-        tenants: None,
+        targets: Targets::All,
+        concurrency: None,
+        on_failure: OnFailure::Continue,
     };
     let noted = lab.store.begin_deployment(project, &new).unwrap();
     let next = self::jobs(&lab.store, &lab.provisioner, JobOptions::default());

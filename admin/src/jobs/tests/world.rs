@@ -17,8 +17,8 @@ use control_store::{DatabaseId, Sealer, Store, TrafficControl};
 use engines::postgres::PostgresEngine;
 use engines::provisioner::{Health, ProvisionError, Provisioner, RunningServer};
 use engines::{
-    ApplyOptions, Change, DatabaseEngine, DatabaseSpec, EngineError, ServerAccess, Table,
-    TrackedChange,
+    ApplyOptions, ApplyStep, Change, DatabaseEngine, DatabaseSpec, EngineError, ServerAccess,
+    Table, TrackedChange,
 };
 use tempfile::TempDir;
 use tokio::sync::Notify;
@@ -75,6 +75,8 @@ pub(super) struct World {
     state: Mutex<State>,
     /// Runs once, after the next database is made.
     pub(super) interference: Mutex<Option<Interference>>,
+    /// Runs once, in the middle of the next change that a deployment makes.
+    pub(super) at_step: Mutex<Option<Interference>>,
     crashed: Notify,
 }
 
@@ -232,8 +234,20 @@ impl DatabaseEngine for Fake {
         database: &str,
         _: &NativeRoles,
         changes: &[Change],
-        _: &ApplyOptions,
+        options: &ApplyOptions,
     ) -> Result<Vec<i64>, EngineError> {
+        if let Some(first) = changes.first() {
+            options.steps.tell(ApplyStep {
+                change: first.id,
+                number: 1,
+                of: changes.len(),
+                attempt: 1,
+            });
+            let at_step = self.0.at_step.lock().unwrap().take();
+            if let Some(at_step) = at_step {
+                at_step(database);
+            }
+        }
         {
             let mut state = self.0.state();
             state.applying += 1;
@@ -452,6 +466,17 @@ impl Life {
     /// Runs what must go well.
     pub(super) fn done<T>(&self, work: impl Future<Output = Outcome<T>>) -> T {
         self.run(work).expect("no crash").expect("success")
+    }
+
+    /// Waits for something that becomes true by itself.
+    pub(super) fn until<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
+        for _ in 0..30_000 {
+            if let Some(found) = look() {
+                return found;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("it does not come true");
     }
 
     pub(super) fn project(&self) -> ProjectId {
