@@ -8,7 +8,7 @@ mod common;
 use common::{ACME, Lab, PASSWORD, READER_PASSWORD, redis_cli, wait_for};
 use control_store::logs::{LogFilter, QueryLogReader as _};
 
-use control_store::snapshot::DatabaseStatus;
+use control_store::snapshot::{DatabaseStatus, RedisKeyPattern, RedisKeySettings};
 use control_store::traffic::HoldBudget;
 use proxy::reactor::ReactorKind;
 
@@ -542,6 +542,140 @@ fn what_the_server_cannot_confine_is_done_by_scripts() {
         let mut reader = lab.connect();
         reader.ask(&["AUTH", "acme", READER_PASSWORD]);
         assert_eq!(reader.ask(&["SORT_RO", "ids", "BY", "w_*"]), "[2, 3, 1]");
+    });
+}
+
+#[test]
+fn keys_live_as_long_as_the_settings_say() {
+    on_both(|lab| {
+        let pattern = |glob: &str, ttl| RedisKeyPattern {
+            glob: glob.as_bytes().into(),
+            ttl,
+        };
+        lab.settings = RedisKeySettings {
+            default_ttl: 1000,
+            max_keys: 0,
+            patterns: [pattern("session:*", 60), pattern("keep:*", 0)].into(),
+        };
+        lab.publish(0, DatabaseStatus::Ready);
+        lab.traffic().refresh(ACME);
+        for mut client in [lab.log_in("acme"), lab.log_in_3("acme")] {
+            client.ask(&["FLUSHDB"]);
+            for (command, reply, key, ttl) in [
+                (&["SET", "a", "1"][..], "OK", "a", 1000),
+                (&["SET", "session:1", "1"], "OK", "session:1", 60),
+                (&["SET", "keep:1", "1"], "OK", "keep:1", -1),
+                (&["SET", "b", "1", "EX", "7"], "OK", "b", 7),
+                (&["SET", "b", "1", "KEEPTTL"], "OK", "b", 7),
+                (&["SET", "c", "1", "NX", "GET"], "(nil)", "c", 1000),
+                (&["SETEX", "d", "9", "1"], "OK", "d", 9),
+                (&["INCR", "e"], "1", "e", 1000),
+                (&["HSET", "f", "x", "1"], "1", "f", 1000),
+                (&["PERSIST", "f"], "1", "f", -1),
+                (&["HSET", "f", "y", "1"], "1", "f", -1),
+                (&["MSET", "g", "1", "session:g", "2"], "OK", "session:g", 60),
+                (&["LPUSH", "l", "1"], "1", "l", 1000),
+                (
+                    &["LMOVE", "l", "session:l", "LEFT", "LEFT"],
+                    "1",
+                    "session:l",
+                    60,
+                ),
+                (
+                    &["EVAL", "return redis.call('SET', KEYS[1], 'x')", "1", "h"],
+                    "OK",
+                    "h",
+                    1000,
+                ),
+                (&["GETSET", "h", "y"], "x", "h", 1000),
+                (&["ZADD", "z", "1.5", "m"], "1", "z", 1000),
+                (&["COPY", "keep:1", "session:copy"], "1", "session:copy", 60),
+                (&["XADD", "s", "1-1", "f", "v"], "1-1", "s", 1000),
+                (
+                    &["LPOP", "e"],
+                    "-WRONGTYPE Operation against a key holding the wrong kind of value",
+                    "e",
+                    1000,
+                ),
+                (
+                    &["LPUSH", "e", "1"],
+                    "-WRONGTYPE Operation against a key holding the wrong kind of value",
+                    "e",
+                    1000,
+                ),
+            ] {
+                assert_eq!(client.ask(command), reply, "{command:?}");
+                let left: i64 = client.ask(&["TTL", key]).parse().unwrap();
+                assert!(
+                    left == ttl || (ttl > 5 && (ttl - 2..ttl).contains(&left)),
+                    "{command:?}: {left}"
+                );
+            }
+            client.ask(&["SET", "big", "9223372036854775806"]);
+            assert_eq!(client.ask(&["INCR", "big"]), "9223372036854775807");
+            client.ask(&["MULTI"]);
+            client.ask(&["SET", "m1", "1"]);
+            client.ask(&["INCR", "m2"]);
+            assert_eq!(client.ask(&["EXEC"]), "[OK, 1]");
+            for key in ["m1", "m2"] {
+                assert_ne!(client.ask(&["TTL", key]), "-1");
+            }
+            // What waits.
+            let mut other = lab.log_in("acme");
+            client.send(&["BLMOVE", "from", "session:to", "LEFT", "LEFT", "0"]);
+            other.ask(&["RPUSH", "from", "x"]);
+            assert_eq!(client.read(), "x");
+            assert_ne!(client.ask(&["TTL", "session:to"]), "-1");
+        }
+    });
+}
+
+#[test]
+fn a_database_holds_as_many_keys_as_it_may() {
+    on_both(|lab| {
+        lab.settings.max_keys = 3;
+        lab.publish(0, DatabaseStatus::Ready);
+        lab.traffic().refresh(ACME);
+        let mut client = lab.log_in("acme");
+        let full = "-OOM this database holds 3 keys, and may not hold more (max_keys)";
+        for (command, reply) in [
+            (&["SET", "a", "1"][..], "OK"),
+            (&["MSET", "b", "1", "c", "1", "d", "1"], full),
+            (&["MSET", "a", "2", "b", "1", "c", "1"], "OK"),
+            (&["SET", "d", "1"], full),
+            (&["SET", "a", "3"], "OK"),
+            (&["SET", "d", "1", "XX"], "(nil)"),
+            (&["LPUSH", "d", "1"], full),
+            (
+                &["EVAL", "return redis.call('SET', KEYS[1], 'x')", "1", "d"],
+                full,
+            ),
+            (
+                &["EVAL", "return redis.call('GET', KEYS[1])", "1", "a"],
+                "3",
+            ),
+            (&["RENAME", "a", "e"], "OK"),
+            (&["DEL", "b"], "1"),
+            (&["SET", "d", "1"], "OK"),
+            (&["DBSIZE"], "3"),
+        ] {
+            assert_eq!(client.ask(command), reply, "{command:?}");
+        }
+        // Exactly as many, however many ask at a time; other tenants are not counted.
+        client.ask(&["FLUSHDB"]);
+        lab.log_in("beta")
+            .ask(&["MSET", "a", "1", "b", "1", "c", "1", "d", "1"]);
+        std::thread::scope(|scope| {
+            for n in 0..8 {
+                let mut client = lab.log_in("acme");
+                scope.spawn(move || {
+                    for m in 0..20 {
+                        client.ask(&["SET", &format!("k{n}:{m}"), "1"]);
+                    }
+                });
+            }
+        });
+        assert_eq!(client.ask(&["DBSIZE"]), "3");
     });
 }
 

@@ -117,6 +117,12 @@ impl Links {
         Some(Arc::clone(&backend.known))
     }
 
+    /// The link's connection, if it stands.
+    pub(crate) fn conn(&self, id: LinkId) -> Option<ConnId> {
+        let link = self.links.get(id.0 as usize)?;
+        link.backend.as_ref().map(|backend| backend.conn)
+    }
+
     /// A backend has been asked for.
     pub(crate) fn asked(&mut self, id: LinkId) {
         if let Some(link) = self.get(id) {

@@ -5,6 +5,7 @@ use protocol_redis::rewrite::{RewriteError, Transform};
 
 use super::flight::{Failure, Flight, Kind, Logged, Place, record};
 use super::info::own_info;
+use super::limits;
 use super::{Ending, RedisSession, Wait, put_error, timeout};
 use crate::backend::redis::Backend;
 use crate::backend::redis::inbox::Answer;
@@ -57,9 +58,12 @@ impl RedisSession {
         ports: &mut P,
         bytes: &Buf,
     ) {
-        let Some(flight) = self.flights.pop() else {
+        let Some(mut flight) = self.flights.pop() else {
             return;
         };
+        if let Kind::Bracket = flight.kind {
+            return self.bracket_answered(cx, ports, bytes);
+        }
         let failed = bytes.first() == Some(&b'-');
         let failure = failed.then(|| Failure::of_reply(bytes));
         let mut out = std::mem::take(&mut cx.redis.out);
@@ -103,7 +107,8 @@ impl RedisSession {
                 }
             }
         }
-        if !flight.silent && self.ending != Ending::Unheard {
+        let heard = !flight.silent && self.ending != Ending::Unheard;
+        if heard && !self.close_bracket(cx, ports, &out, &mut flight.logged) {
             ports.copy_client(&out);
         }
         cx.redis.out = out;
@@ -123,6 +128,10 @@ impl RedisSession {
         match kind {
             Kind::Keys(transform) | Kind::Blocking(transform) => {
                 who.rewriter.reply(*transform, reply, out)
+            }
+            Kind::Integer => {
+                limits::integer(reply, out);
+                Ok(())
             }
             Kind::Exec(transforms) => who.rewriter.exec(transforms.iter().copied(), reply, out),
             _ => who.rewriter.reply(Transform::None, reply, out),
@@ -198,6 +207,7 @@ impl RedisSession {
             code: ErrorCode::new(error.code().as_bytes()),
             class: ErrorClass::from(fault),
         };
+        self.drop_bracket(ports);
         let mut out = Vec::new();
         while let Some(flight) = self.flights.pop() {
             if !flight.silent {

@@ -10,7 +10,7 @@ use super::flight::{Failure, Flight, Kind, Logged};
 use super::own::Actor;
 use super::policy::{Policy, Transaction};
 use super::route::Turn;
-use super::{RedisSession, Wait, scripted};
+use super::{RedisSession, Wait, limits, scripted};
 use crate::backend::redis::Backend;
 use crate::backend::redis::inbox::{How, Owed};
 use crate::faces::redis as face;
@@ -37,6 +37,8 @@ pub(super) enum Step {
 struct Outgoing {
     transform: Transform,
     logged: Logged,
+    /// Its reply is an integer, which a script may have to give as text.
+    integer: bool,
 }
 
 impl RedisSession {
@@ -69,7 +71,13 @@ impl RedisSession {
                 ),
             };
         };
-        match known.commands.of(command).map(|(_, policy)| policy) {
+        let policy = known.commands.of(command).map(|(_, policy)| policy);
+        if who.limited
+            && let Some(step) = self.open_bracket(cx, ports, command)
+        {
+            return step;
+        }
+        match policy {
             Some(Policy::Share) if self.own.is_none() => {
                 self.send_shared(cx, ports, command, front)
             }
@@ -156,9 +164,14 @@ impl RedisSession {
         let out = &mut cx.redis.out;
         out.clear();
         let (spec, policy) = known.commands.of(command)?;
+        let mut integer = false;
         let written = match policy {
             Policy::FlushDatabase => {
                 scripted::flush(command, out);
+                true
+            }
+            Policy::Share if who.write_limited(spec, policy, command, self.version, out) => {
+                integer = limits::counts(command);
                 true
             }
             Policy::Copy => scripted::copy(&who.rewriter, command, out),
@@ -169,7 +182,11 @@ impl RedisSession {
             who.rewriter.command(spec, *command, out);
         }
         let transform = describe(spec, command, &mut logged);
-        Some(Outgoing { transform, logged })
+        Some(Outgoing {
+            transform,
+            logged,
+            integer,
+        })
     }
 
     /// Over the connection that others use at the same time.
@@ -234,12 +251,14 @@ impl RedisSession {
             return Step::Done;
         };
         let kind = match kind {
+            Kind::Plain if outgoing.integer => Kind::Integer,
             Kind::Plain if outgoing.transform != Transform::None => Kind::Keys(outgoing.transform),
             Kind::Blocking(_) => Kind::Blocking(outgoing.transform),
             kind => kind,
         };
         ports.copy_backend(conn, &cx.redis.out);
         self.launch(cx, ports, kind, Some(outgoing.logged));
+        self.enter_bracket();
         Step::Done
     }
 
@@ -255,7 +274,7 @@ impl RedisSession {
         let silent = self.takes_silence();
         if let Some(own) = self.own.as_mut()
             && let Some(queued) = own.queued.as_mut()
-            && let Kind::Keys(_) | Kind::Plain | Kind::Blocking(_) = kind
+            && let Kind::Keys(_) | Kind::Plain | Kind::Integer | Kind::Blocking(_) = kind
         {
             // Its reply is that it is queued; its place is in EXEC's.
             queued.push(match kind {
@@ -264,7 +283,7 @@ impl RedisSession {
             });
             kind = Kind::Plain;
         }
-        let passes = matches!(kind, Kind::Plain) && !silent;
+        let passes = matches!(kind, Kind::Plain) && !silent && self.bracket.is_none();
         let owed = Owed {
             session: ports.this(),
             how: if passes { How::Pass } else { How::Whole },
@@ -279,6 +298,30 @@ impl RedisSession {
             logged,
             started: cx.now,
             silent,
+        });
+    }
+
+    /// Something of ours has been sent.
+    pub(super) fn launch_hidden<P: Ports<Backend>>(
+        &mut self,
+        cx: &Context,
+        ports: &mut P,
+        kind: Kind,
+    ) {
+        let owed = Owed {
+            session: ports.this(),
+            how: How::Whole,
+        };
+        match (self.own.as_mut(), self.link) {
+            (Some(own), _) => own.backend.inbox.owe(owed),
+            (None, Some(link)) => ports.links().owe(link, owed),
+            (None, None) => return,
+        }
+        self.flights.push(Flight {
+            kind,
+            logged: None,
+            started: cx.now,
+            silent: true,
         });
     }
 

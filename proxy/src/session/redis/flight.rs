@@ -32,6 +32,10 @@ pub(super) enum Kind {
     Blocking(Transform),
     /// It comes in so many confirmations; then the client is told this.
     Subscribe { left: u32, told: Vec<u8> },
+    /// It is that of a script of ours that stands before or behind a command.
+    Bracket,
+    /// It goes to the client as an integer, whatever it is.
+    Integer,
     /// Nobody sees it, and it is no error: the backend is made ready for what the client wants.
     Hidden,
 }

@@ -209,7 +209,7 @@ impl RedisSession {
         if self.id == 0 {
             self.id = cx.shared.redis_clients.next_id();
         }
-        self.who = Some(Box::new(Who {
+        let mut who = Box::new(Who {
             user: user.unwrap_or("default").into(),
             key,
             since: cx.now,
@@ -218,8 +218,11 @@ impl RedisSession {
             gate,
             word,
             known: None,
+            limited: false,
             route,
-        }));
+        });
+        who.limited = who.has_limits();
+        self.who = Some(who);
         self.register(cx);
         self.input.set_authenticated(true);
         ports.request(Request::LoggedIn);

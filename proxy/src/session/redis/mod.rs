@@ -13,6 +13,7 @@
 //! | `commands.rs` | what is known of a server's commands |
 //! | `here.rs`, `clients.rs` | commands that we answer, and what `CLIENT LIST` shows |
 //! | `stream.rs` | commands that are too large to be seen whole |
+//! | `limits.rs` | the settings of a database: how long keys live, and how many there may be |
 //! | `scripted.rs` | what scripts do because the server would not |
 //! | `info.rs`, `timeout.rs` | what a tenant may see of `INFO`; a waiting command's time |
 //! | `flight.rs` | commands under way, for their replies and the log |
@@ -25,6 +26,7 @@ mod flight;
 mod here;
 mod info;
 mod input;
+mod limits;
 mod login;
 mod own;
 mod policy;
@@ -147,6 +149,8 @@ struct Who {
     number: u32,
     /// What the server is and knows, once a connection to it stands.
     known: Option<Arc<Known>>,
+    /// The database's settings limit how long keys live, or how many there are.
+    limited: bool,
 }
 
 impl Who {
@@ -161,6 +165,7 @@ impl Who {
             self.number = place.1;
         }
         self.route = route;
+        self.limited = self.has_limits();
         Ok(())
     }
 }
@@ -217,6 +222,8 @@ pub(crate) struct RedisSession {
     greeting: Option<Box<Greeting>>,
     /// What the client has subscribed to, while the database moves.
     moved: Option<Box<Subscriptions>>,
+    /// What stands around the command in hand.
+    bracket: Option<Box<limits::Bracket>>,
     /// Why the next command is not sent.
     refused: Option<Fault>,
     /// A command that is too large to be seen whole.
@@ -243,6 +250,7 @@ impl Session<Backend> for RedisSession {
             replies: own::Replies::On,
             greeting: None,
             moved: None,
+            bracket: None,
             refused: None,
             streaming: None,
             ending: Ending::No,

@@ -3,12 +3,11 @@
 use control_store::Fault;
 use protocol_redis::rewrite::Transform;
 
-use super::flight::{Flight, Kind};
+use super::flight::Kind;
 use super::pubsub::Subscriptions;
 use super::route::{Turn, hello};
 use super::{RedisSession, Wait};
 use crate::backend::redis::Backend;
-use crate::backend::redis::inbox::{How, Owed};
 use crate::backend::redis::login;
 use crate::reactor::Buf;
 use crate::session::{Context, Fate, Ports};
@@ -113,19 +112,9 @@ impl RedisSession {
 
     /// Something that the own connection needs and the client does not see.
     fn send_hidden<P: Ports<Backend>>(&mut self, cx: &Context, ports: &mut P, command: &[u8]) {
-        let this = ports.this();
-        let Some(own) = self.own.as_mut() else { return };
+        let Some(own) = &self.own else { return };
         ports.copy_backend(own.backend.conn, command);
-        own.backend.inbox.owe(Owed {
-            session: this,
-            how: How::Whole,
-        });
-        self.flights.push(Flight {
-            kind: Kind::Hidden,
-            logged: None,
-            started: cx.now,
-            silent: true,
-        });
+        self.launch_hidden(cx, ports, Kind::Hidden);
     }
 
     /// Has the own connection act as the platform's user, which may do what the database's roles may not because a server cannot
@@ -208,7 +197,6 @@ impl RedisSession {
                 return false;
             }
         }
-        let this = ports.this();
         let (Some(mut subscriptions), Some(own), Some(who)) =
             (self.moved.take(), self.own.as_mut(), self.who.as_ref())
         else {
@@ -218,20 +206,9 @@ impl RedisSession {
         let left = subscriptions.again(&who.rewriter, &mut out);
         own.subscriptions = *subscriptions;
         own.backend.inbox.set_subscribed(true);
-        own.backend.inbox.owe(Owed {
-            session: this,
-            how: How::Whole,
-        });
         ports.copy_backend(own.backend.conn, &out);
-        self.flights.push(Flight {
-            kind: Kind::Subscribe {
-                left,
-                told: Vec::new(),
-            },
-            logged: None,
-            started: cx.now,
-            silent: true,
-        });
+        let told = Vec::new();
+        self.launch_hidden(cx, ports, Kind::Subscribe { left, told });
         true
     }
 
