@@ -7,8 +7,8 @@ use std::time::Instant;
 use control_store::snapshot::{Database, NativeRole, Server};
 use control_store::{DatabaseId, Engine, Fault};
 
-use crate::backend::Member;
 use crate::backend::pool::{LinkId, SessionRef};
+use crate::backend::{BackendId, Member};
 use crate::reactor::Buf;
 use crate::session::{Context, Session, Shared};
 
@@ -77,6 +77,9 @@ pub(crate) trait Links<B: PooledBackend>: Default {
     /// Backends that are not needed any more.
     fn tick(&mut self, now: Instant) -> Vec<Box<B>>;
 
+    /// Backends whose server does not answer for too long: it is to be told to end what it runs.
+    fn late(&mut self, now: Instant) -> Vec<BackendId>;
+
     /// The links of a database are to be closed: their backends.
     fn close(&mut self, database: DatabaseId) -> Vec<Box<B>>;
 }
@@ -102,6 +105,10 @@ impl<B: PooledBackend> Links<B> for () {
     }
 
     fn tick(&mut self, _: Instant) -> Vec<Box<B>> {
+        Vec::new()
+    }
+
+    fn late(&mut self, _: Instant) -> Vec<BackendId> {
         Vec::new()
     }
 

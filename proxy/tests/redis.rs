@@ -680,6 +680,76 @@ fn a_database_holds_as_many_keys_as_it_may() {
 }
 
 #[test]
+fn a_script_that_does_not_end_is_ended() {
+    on_both(|lab| {
+        let mut spinning = lab.log_in("acme");
+        spinning.send(&["EVAL", "while true do end", "0"]);
+        let mut other = lab.log_in("beta");
+        let killed = spinning.read();
+        assert!(killed.contains("Script killed"), "{killed}");
+        assert_eq!(other.ask(&["SET", "x", "1"]), "OK");
+        // In a transaction too.
+        spinning.ask(&["MULTI"]);
+        spinning.ask(&["EVAL", "while true do end", "0"]);
+        let killed = spinning.ask(&["EXEC"]);
+        assert!(killed.contains("Script killed"), "{killed}");
+    });
+}
+
+#[test]
+fn clients_are_listed_by_database() {
+    on_both(|lab| {
+        let (mut one, mut two, _other) =
+            (lab.log_in("acme"), lab.log_in("acme"), lab.log_in("beta"));
+        assert_eq!(one.ask(&["CLIENT", "SETNAME", "worker"]), "OK");
+        assert_eq!(
+            one.ask(&["CLIENT", "SETNAME", "a b"]).chars().next(),
+            Some('-')
+        );
+        let list = two.ask(&["CLIENT", "LIST"]);
+        assert_eq!(list.lines().count(), 2, "{list}");
+        assert!(
+            list.contains("name=worker") && list.contains("user=acme"),
+            "{list}"
+        );
+        let id = two.ask(&["CLIENT", "ID"]);
+        let own = two.ask(&["CLIENT", "INFO"]);
+        assert!(own.starts_with(&format!("id={id} ")), "{own}");
+        drop(one);
+        wait_for("the list", || {
+            two.ask(&["CLIENT", "LIST"]).lines().count() == 1
+        });
+        // No replies, as long as none are wanted.
+        two.send(&["CLIENT", "REPLY", "OFF"]);
+        two.send(&["SET", "x", "1"]);
+        two.send(&["GET", "x"]);
+        assert_eq!(two.ask(&["CLIENT", "REPLY", "ON"]), "OK");
+        two.send(&["CLIENT", "REPLY", "SKIP"]);
+        two.send(&["GET", "x"]);
+        assert_eq!(two.ask(&["GET", "x"]), "1");
+    });
+}
+
+#[test]
+fn a_slow_reader_holds_only_itself() {
+    on_both(|lab| {
+        let mut good = lab.log_in("acme");
+        let value = "v".repeat(60 << 10);
+        good.ask(&["SET", "big", &value]);
+        let mut slow = lab.log_in("acme");
+        let mut bytes = Vec::new();
+        (0..2000).for_each(|_| bytes.extend(Wire::encode(&["GET", "big"])));
+        std::io::Write::write_all(&mut slow.stream, &bytes).unwrap();
+        for n in 0..500 {
+            assert_eq!(good.ask(&["SET", "n", &n.to_string()]), "OK");
+        }
+        for n in 0..2000 {
+            assert_eq!(slow.reply().len(), value.len() + 10, "{n}");
+        }
+    });
+}
+
+#[test]
 fn the_log_has_commands_and_keys_and_no_values() {
     on_both(|lab| {
         let mut client = lab.log_in("acme");

@@ -618,6 +618,9 @@ impl<P: Protocol> Plane<P> {
                 .is_some_and(|entry| entry.serial == session.serial)
         });
         self.end_logins(core);
+        for id in self.links.late(core.cx.now) {
+            self.pools.cancel(&mut core.reactor, &mut core.conns, id);
+        }
         for backend in self.links.tick(core.cx.now) {
             self.release(core, backend, Fate::Keep);
         }

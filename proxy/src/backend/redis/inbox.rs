@@ -1,6 +1,7 @@
 //! What a Redis server sends, cut into replies and told apart by whom they are for.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use protocol_redis::reply::{Scan, Scanner};
 
@@ -24,6 +25,8 @@ pub(crate) enum How {
 pub(crate) struct Owed {
     pub(crate) session: SessionRef,
     pub(crate) how: How,
+    /// When its command was sent.
+    pub(crate) since: Instant,
 }
 
 /// Bytes for one session.
@@ -65,6 +68,11 @@ impl Inbox {
     /// Who waits for replies, each named as often as there are.
     pub(crate) fn creditors(&self) -> impl Iterator<Item = SessionRef> {
         self.owed.iter().map(|owed| owed.session)
+    }
+
+    /// Since when the server has not answered what it has been asked first.
+    pub(crate) fn late_since(&self) -> Option<Instant> {
+        self.owed.front().map(|owed| owed.since)
     }
 
     /// Whether messages come that nobody asked for in particular.

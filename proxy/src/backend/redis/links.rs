@@ -13,13 +13,17 @@ use slab::Slab;
 use super::Backend;
 use super::inbox::{Answer, How, Owed};
 use super::login::Known;
-use crate::backend::PoolKey;
 use crate::backend::pool::{LinkId, SessionRef};
+use crate::backend::{BackendId, PoolKey};
 use crate::protocol;
 use crate::reactor::{Buf, ConnId};
 
 /// How long a link that nobody uses keeps its backend.
 const IDLE: Duration = Duration::from_secs(5);
+
+/// A script that runs for so long is stopped, since nobody else is served meanwhile. Servers have the same limit
+/// (`busy-reply-threshold`), and stop none before.
+pub(crate) const SCRIPT_TIME: Duration = Duration::from_secs(5);
 
 /// Whose commands go over a link: those of one database and role, in one version of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +46,8 @@ struct Link {
     waiting: Vec<SessionRef>,
     used: Instant,
     retired: bool,
+    /// When its server was last told to end a script that keeps everybody waiting.
+    urged: Instant,
 }
 
 /// No session is this one: the reply is dropped.
@@ -84,6 +90,7 @@ impl Links {
                 waiting: Vec::new(),
                 used: now,
                 retired: false,
+                urged: now,
             };
             LinkId(u32::try_from(links.insert(link)).unwrap_or(u32::MAX))
         })
@@ -150,7 +157,7 @@ impl Links {
     }
 
     /// The server was told to speak the link's version.
-    pub(crate) fn spoke(&mut self, id: LinkId) {
+    pub(crate) fn spoke(&mut self, id: LinkId, now: Instant) {
         if let Some(link) = self.get(id)
             && let Some(backend) = link.backend.as_mut()
         {
@@ -158,6 +165,7 @@ impl Links {
             backend.inbox.owe(Owed {
                 session: NOBODY,
                 how: How::Whole,
+                since: now,
             });
         }
     }
@@ -254,6 +262,22 @@ impl protocol::Links<Backend> for Links {
         idle.into_iter()
             .filter_map(|id| self.remove(id)?.backend)
             .collect()
+    }
+
+    fn late(&mut self, now: Instant) -> Vec<BackendId> {
+        let mut late = Vec::new();
+        for (_, link) in &mut self.links {
+            let Some(backend) = &link.backend else {
+                continue;
+            };
+            let since = backend.inbox.late_since();
+            let since = since.map_or(now, |since| since.max(link.urged));
+            if now.saturating_duration_since(since) >= SCRIPT_TIME {
+                link.urged = now;
+                late.push(backend.id);
+            }
+        }
+        late
     }
 
     fn close(&mut self, database: DatabaseId) -> Vec<Box<Backend>> {

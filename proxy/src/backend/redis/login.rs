@@ -216,7 +216,8 @@ impl Login {
         Ok(())
     }
 
-    /// Asks the server, on another connection, to have this one's command wait no longer.
+    /// Asks the server, on another connection, to have this one's command wait no longer; and to end a script that has run for longer
+    /// than a script may, whoever's it is. Of any other script a server hears such a request only when it has ended.
     fn unblock(&self) -> Box<[u8]> {
         let Some(role) = &self.platform else {
             return Box::default();
@@ -228,6 +229,7 @@ impl Login {
             &mut out,
             &[b"CLIENT", b"UNBLOCK", id.as_bytes(), b"TIMEOUT"],
         );
+        write::command(&mut out, &[b"SCRIPT", b"KILL"]);
         write::command(&mut out, &[b"QUIT"]);
         out.into()
     }

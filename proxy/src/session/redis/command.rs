@@ -99,6 +99,18 @@ impl RedisSession {
     ) -> Step {
         let in_transaction = self.own.as_ref().is_some_and(|own| own.queued.is_some());
         match policy {
+            Policy::Function
+                if self
+                    .who
+                    .as_ref()
+                    .is_some_and(|it| it.rewriter.is_identity()) =>
+            {
+                self.send_anywhere(cx, ports, command, front, Kind::Plain)
+            }
+            Policy::Function => {
+                let text = "NOPERM functions belong to the whole server: use scripts (EVAL, SCRIPT LOAD), or a dedicated server";
+                self.refuse(cx, ports, command, text, ErrorClass::Denied)
+            }
             Policy::Refuse(sentence) => {
                 let text = format!("NOPERM {sentence}");
                 self.refuse(cx, ports, command, &text, ErrorClass::Denied)
@@ -287,6 +299,7 @@ impl RedisSession {
         let owed = Owed {
             session: ports.this(),
             how: if passes { How::Pass } else { How::Whole },
+            since: cx.now,
         };
         match (self.own.as_mut(), self.link) {
             (Some(own), _) => own.backend.inbox.owe(owed),
@@ -311,6 +324,7 @@ impl RedisSession {
         let owed = Owed {
             session: ports.this(),
             how: How::Whole,
+            since: cx.now,
         };
         match (self.own.as_mut(), self.link) {
             (Some(own), _) => own.backend.inbox.owe(owed),

@@ -1,5 +1,7 @@
 //! What a session has a connection of its own for: a transaction, watched keys, a command that waits, subscriptions, tracking.
 
+use std::time::Instant;
+
 use control_store::Fault;
 use protocol_redis::rewrite::Transform;
 
@@ -8,6 +10,7 @@ use super::pubsub::Subscriptions;
 use super::route::{Turn, hello};
 use super::{RedisSession, Wait};
 use crate::backend::redis::Backend;
+use crate::backend::redis::links::SCRIPT_TIME;
 use crate::backend::redis::login;
 use crate::reactor::Buf;
 use crate::session::{Context, Fate, Ports};
@@ -44,11 +47,14 @@ pub(super) struct Own {
     /// A command waits at the server, and was told to wait no longer.
     pub(super) woken: bool,
     pub(super) subscriptions: Subscriptions,
+    /// When the server was last told to end a script that keeps everybody waiting.
+    urged: Instant,
 }
 
 impl Own {
-    pub(super) fn new(backend: Box<Backend>) -> Self {
+    pub(super) fn new(backend: Box<Backend>, now: Instant) -> Self {
         Self {
+            urged: now,
             backend,
             queued: None,
             watching: false,
@@ -218,15 +224,20 @@ impl RedisSession {
             return;
         };
         let word = who.gate.word();
+        let waits = self
+            .flights
+            .front()
+            .is_some_and(|flight| matches!(flight.kind, Kind::Blocking(_)));
+        let late = own.backend.inbox.late_since().unwrap_or(cx.now);
+        if !waits && cx.now.saturating_duration_since(late.max(own.urged)) >= SCRIPT_TIME {
+            own.urged = cx.now;
+            ports.cancel(own.backend.id);
+        }
         if word == who.word {
             return;
         }
         if word.is_held() {
             // What waits at the server would keep the database from moving.
-            let waits = self
-                .flights
-                .front()
-                .is_some_and(|flight| matches!(flight.kind, Kind::Blocking(_)));
             if waits && !own.woken {
                 own.woken = true;
                 ports.cancel(own.backend.id);

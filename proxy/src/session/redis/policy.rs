@@ -30,6 +30,8 @@ pub(super) enum Policy {
     Sort,
     /// As [`Policy::Share`], with the name of the command that flushes one database.
     FlushDatabase,
+    /// As [`Policy::Share`] on a server that is the database's own; on others it is refused.
+    Function,
     /// It is refused with this sentence.
     Refuse(&'static str),
 }
@@ -76,8 +78,6 @@ const OTHER_DATABASES: &str = "there is one database here, number 0";
 const CLUSTER: &str = "there is no cluster here: connect without cluster mode";
 const SCRIPTS: &str =
     "scripts are shared by the whole server, and a script over its time is stopped by the platform";
-const FUNCTIONS: &str =
-    "functions belong to the whole server: use scripts (EVAL, SCRIPT LOAD), or a dedicated server";
 const BACKUPS: &str = "snapshots are made by the platform: use the API's backups";
 const MODULES: &str = "modules are loaded by the platform";
 
@@ -142,7 +142,7 @@ pub(super) fn policy(name: &[u8]) -> Policy {
         b"swapdb" | b"move" | b"migrate" => Refuse(OTHER_DATABASES),
         b"cluster" | b"asking" | b"readonly" | b"readwrite" => Refuse(CLUSTER),
         b"script|flush" | b"script|kill" | b"script|debug" => Refuse(SCRIPTS),
-        b"function" | b"fcall" | b"fcall_ro" => Refuse(FUNCTIONS),
+        b"function" | b"fcall" | b"fcall_ro" => Policy::Function,
         b"save" | b"bgsave" | b"bgrewriteaof" => Refuse(BACKUPS),
         b"module" => Refuse(MODULES),
         _ => by_container(name),

@@ -69,7 +69,7 @@ impl RedisSession {
                 }) if server == who.route.server.id => {
                     if !speaks {
                         ports.copy_backend(conn, hello(key.version));
-                        ports.links().spoke(id);
+                        ports.links().spoke(id, cx.now);
                     }
                     if self.in_gate {
                         return Turn::Now(conn);
@@ -214,7 +214,7 @@ impl RedisSession {
                     Some(backend) => {
                         let conn = backend.conn;
                         who.known = Some(Arc::clone(&backend.known));
-                        self.own = Some(Box::new(Own::new(backend)));
+                        self.own = Some(Box::new(Own::new(backend, cx.now)));
                         conn
                     }
                     None => {
@@ -309,7 +309,7 @@ impl RedisSession {
         if let Some(who) = self.who.as_mut() {
             who.known = Some(Arc::clone(&backend.known));
         }
-        self.own = Some(Box::new(Own::new(backend)));
+        self.own = Some(Box::new(Own::new(backend, cx.now)));
         self.pump(cx, ports);
     }
 
