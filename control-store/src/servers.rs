@@ -193,7 +193,8 @@ impl Store {
     }
 
     /// The shared server with the fewest databases that has room: no database of that name, and on Redis, where names do not
-    /// meet, a logical database that is free. `None`: another server is needed.
+    /// meet, a logical database that is free: a few are left, since a tenant's several
+    /// databases are all placed before the first has its row. `None`: another server is needed.
     ///
     /// # Errors
     /// The store failed.
@@ -204,7 +205,8 @@ impl Store {
                     "SELECT s.id FROM servers s
                      WHERE s.engine = ?1 AND s.kind = 'shared'
                        AND CASE s.engine
-                           WHEN 'redis' THEN (SELECT count(*) FROM databases d WHERE d.server = s.id) < s.redis_databases - 1
+                           WHEN 'redis' THEN (SELECT count(*) FROM databases d WHERE d.server = s.id)
+                               + s.redis_databases / 64 < s.redis_databases - 1
                            ELSE NOT EXISTS (SELECT 1 FROM databases d WHERE d.server = s.id AND d.name = ?2) END
                      ORDER BY (SELECT count(*) FROM databases d WHERE d.server = s.id), s.id LIMIT 1",
                 )?

@@ -1,12 +1,14 @@
 //! What every engine can do with its servers. All operations may be repeated: a crash in the middle is followed by the same
 //! call again.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use control_store::Secret;
 use control_store::ids::{Engine, ServerId};
-use control_store::snapshot::{NativeRoles, ServerAddress};
+use control_store::snapshot::{NativeRoles, RedisDatabase, ServerAddress};
 use thiserror::Error;
 
 /// How to reach a server as its administrator.
@@ -16,6 +18,25 @@ pub struct ServerAccess {
     pub id: ServerId,
     /// Where it is.
     pub address: ServerAddress,
+    /// As whom, where the server does not know its administrator by the account that we run as.
+    pub login: Option<AdminLogin>,
+}
+
+/// As whom the control plane logs in to a server.
+#[derive(Clone)]
+pub struct AdminLogin {
+    /// The user who may do everything.
+    pub user: String,
+    /// With which password.
+    pub password: Secret,
+}
+
+impl fmt::Debug for AdminLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdminLogin")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a database is for, which decides what its roles may do.
@@ -29,7 +50,7 @@ pub enum DatabaseUse {
     Tenant,
 }
 
-/// A database to be made.
+/// A database on a server.
 #[derive(Clone, Copy)]
 pub struct DatabaseSpec<'a> {
     /// Its name.
@@ -38,6 +59,8 @@ pub struct DatabaseSpec<'a> {
     pub usage: DatabaseUse,
     /// The roles that the proxy logs in with.
     pub roles: &'a NativeRoles,
+    /// Redis: where its keys are.
+    pub redis: Option<&'a RedisDatabase>,
 }
 
 /// A schema change that took effect in a workspace.
@@ -212,8 +235,7 @@ pub trait DatabaseEngine: Send + Sync {
     async fn drop_database(
         &self,
         server: &ServerAccess,
-        name: &str,
-        roles: &NativeRoles,
+        database: &DatabaseSpec<'_>,
     ) -> Result<(), EngineError>;
 
     /// Lets nobody into a database, ending the sessions that are open, and keeps its rows; or lets its roles in again.
@@ -224,15 +246,19 @@ pub trait DatabaseEngine: Send + Sync {
     async fn set_open(
         &self,
         server: &ServerAccess,
-        name: &str,
+        database: &DatabaseSpec<'_>,
         open: bool,
     ) -> Result<(), EngineError>;
 
-    /// The size of a database on disk, in bytes.
+    /// The size of a database in bytes: on disk, or in memory where the engine keeps it there.
     ///
     /// # Errors
     /// The server cannot be reached, or has no such database.
-    async fn database_size(&self, server: &ServerAccess, name: &str) -> Result<u64, EngineError>;
+    async fn database_size(
+        &self,
+        server: &ServerAccess,
+        database: &DatabaseSpec<'_>,
+    ) -> Result<u64, EngineError>;
 
     /// Whether the server takes connections and answers.
     ///

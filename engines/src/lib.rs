@@ -3,8 +3,9 @@
 mod engine;
 pub mod postgres;
 pub mod provisioner;
+pub mod redis;
 
 pub use engine::{
-    ApplyOptions, ApplyStep, Change, Column, DatabaseEngine, DatabaseSpec, DatabaseUse,
+    AdminLogin, ApplyOptions, ApplyStep, Change, Column, DatabaseEngine, DatabaseSpec, DatabaseUse,
     EngineError, ServerAccess, StepSink, Table, TrackedChange,
 };

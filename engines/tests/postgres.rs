@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Lab, change};
+use common::{Lab, change, spec};
 use engines::postgres::{PostgresEngine, SchemaSource};
 use engines::{ApplyOptions, Change, DatabaseEngine as _, DatabaseUse, EngineError};
 
@@ -218,7 +218,10 @@ async fn removing_a_database_removes_its_roles() {
     let client = lab.connect("shop__acme", &roles.admin).await;
     for _ in 0..2 {
         PostgresEngine
-            .drop_database(&lab.server, "shop__acme", &roles)
+            .drop_database(
+                &lab.server,
+                &spec("shop__acme", DatabaseUse::Tenant, &roles),
+            )
             .await
             .unwrap();
     }
@@ -451,7 +454,10 @@ async fn a_closed_database_keeps_its_rows() {
         .await;
     PostgresEngine.ping(&lab.server).await.unwrap();
     let size = PostgresEngine
-        .database_size(&lab.server, "shop__acme")
+        .database_size(
+            &lab.server,
+            &spec("shop__acme", DatabaseUse::Tenant, &roles),
+        )
         .await
         .unwrap();
     assert!(size > 1_000_000, "{size}");
@@ -462,14 +468,22 @@ async fn a_closed_database_keeps_its_rows() {
         .unwrap();
     for _ in 0..2 {
         PostgresEngine
-            .set_open(&lab.server, "shop__acme", false)
+            .set_open(
+                &lab.server,
+                &spec("shop__acme", DatabaseUse::Tenant, &roles),
+                false,
+            )
             .await
             .unwrap();
         assert!(lab.try_connect("shop__acme", &roles.write).await.is_err());
     }
     assert!(client.batch_execute("SELECT 1").await.is_err());
     PostgresEngine
-        .set_open(&lab.server, "shop__acme", true)
+        .set_open(
+            &lab.server,
+            &spec("shop__acme", DatabaseUse::Tenant, &roles),
+            true,
+        )
         .await
         .unwrap();
     let client = lab.connect("shop__acme", &roles.write).await;

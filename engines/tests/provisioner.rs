@@ -8,7 +8,7 @@ use std::time::Duration;
 use control_store::ids::{Engine, ServerId};
 use control_store::snapshot::ServerAddress;
 use engines::provisioner::local::LocalProvisioner;
-use engines::provisioner::{Health, ProvisionError, Provisioner};
+use engines::provisioner::{Health, ProvisionError, Provisioner, ServerSpec};
 use tempfile::TempDir;
 use tokio_postgres::{Client, Config, NoTls};
 
@@ -73,9 +73,9 @@ fn processes_below(data: &Path) -> Vec<PathBuf> {
 async fn a_server_starts_survives_crashes_and_stops() {
     let folder = folder();
     let provisioner = LocalProvisioner::open(folder.path()).unwrap();
-    let address = provisioner.start(Engine::Postgres, ID).await.unwrap();
+    let address = provisioner.start(&ServerSpec::postgres(ID)).await.unwrap();
     assert_eq!(
-        provisioner.start(Engine::Postgres, ID).await.unwrap(),
+        provisioner.start(&ServerSpec::postgres(ID)).await.unwrap(),
         address
     );
     assert_eq!(provisioner.list().len(), 1);
@@ -131,7 +131,7 @@ async fn a_life_that_ends_without_a_word() {
         return;
     };
     let provisioner = LocalProvisioner::open(Path::new(&data)).unwrap();
-    provisioner.start(Engine::Postgres, ID).await.unwrap();
+    provisioner.start(&ServerSpec::postgres(ID)).await.unwrap();
     fs::write(Path::new(&data).join("up"), "").unwrap();
     tokio::time::sleep(Duration::from_secs(600)).await;
 }
@@ -156,7 +156,7 @@ async fn what_an_earlier_life_left_is_ended() {
     assert!(Path::new("/proc").join(left.to_string()).exists());
 
     let provisioner = LocalProvisioner::open(folder.path()).unwrap();
-    let address = provisioner.start(Engine::Postgres, ID).await.unwrap();
+    let address = provisioner.start(&ServerSpec::postgres(ID)).await.unwrap();
     assert_ne!(postmaster(folder.path()), left);
     connect(&address)
         .await
@@ -172,7 +172,7 @@ async fn what_an_earlier_life_left_is_ended() {
 async fn a_server_that_cannot_start_says_why() {
     let folder = folder();
     let provisioner = LocalProvisioner::open(folder.path()).unwrap();
-    provisioner.start(Engine::Postgres, ID).await.unwrap();
+    provisioner.start(&ServerSpec::postgres(ID)).await.unwrap();
     provisioner.stop(ID).await;
     fs::write(
         folder.path().join("servers/pg-1/custom.conf"),
@@ -184,7 +184,10 @@ async fn a_server_that_cannot_start_says_why() {
         fs::Permissions::from_mode(0o644),
     )
     .unwrap();
-    let error = provisioner.start(Engine::Postgres, ID).await.unwrap_err();
+    let error = provisioner
+        .start(&ServerSpec::postgres(ID))
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("no_such_setting"), "{error}");
     assert_eq!(provisioner.health(ID), Health::Stopped);
 }
@@ -193,6 +196,10 @@ async fn a_server_that_cannot_start_says_why() {
 async fn other_engines_are_refused() {
     let folder = folder();
     let provisioner = LocalProvisioner::open(folder.path()).unwrap();
-    let error = provisioner.start(Engine::Redis, ID).await.unwrap_err();
-    assert_eq!(error.to_string(), "local Redis servers are not supported");
+    let spec = ServerSpec {
+        engine: Engine::Mysql,
+        ..ServerSpec::postgres(ID)
+    };
+    let error = provisioner.start(&spec).await.unwrap_err();
+    assert_eq!(error.to_string(), "local MySQL servers are not supported");
 }

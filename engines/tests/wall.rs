@@ -5,10 +5,10 @@ mod common;
 
 use std::process::Command;
 
-use common::{Lab, change};
+use common::{Lab, change, spec};
 use control_store::snapshot::{NativeRole, NativeRoles};
 use engines::postgres::PostgresEngine;
-use engines::{ApplyOptions, DatabaseEngine as _, DatabaseSpec, DatabaseUse};
+use engines::{ApplyOptions, DatabaseEngine as _, DatabaseUse};
 use protocol_sql::{Effects, Options, classify};
 use tokio_postgres::Client;
 
@@ -384,11 +384,7 @@ async fn what_only_the_classifier_refuses_harms_nobody_else_and_is_repaired() {
     }
     assert!(lab.try_connect("shop__acme", &roles.admin).await.is_err());
 
-    let spec = DatabaseSpec {
-        name: "shop__acme",
-        usage: DatabaseUse::Tenant,
-        roles: &roles,
-    };
+    let spec = spec("shop__acme", DatabaseUse::Tenant, &roles);
     PostgresEngine
         .create_database(&lab.server, &spec)
         .await
@@ -791,7 +787,10 @@ async fn a_role_that_others_refer_to_is_removed_with_its_database() {
     );
     client.batch_execute(&referring).await.unwrap();
     PostgresEngine
-        .drop_database(&lab.server, "shop__globex", &other)
+        .drop_database(
+            &lab.server,
+            &spec("shop__globex", DatabaseUse::Tenant, &other),
+        )
         .await
         .unwrap();
     let left = lab

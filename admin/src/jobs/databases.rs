@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control_store::databases::DatabaseInfo;
-use control_store::snapshot::{DatabaseKind, NativeRoles};
+use control_store::snapshot::{Database, DatabaseKind};
 use control_store::states::DatabaseState;
 use control_store::{DatabaseId, Entity, StoreError};
 use engines::{DatabaseSpec, DatabaseUse};
@@ -19,22 +19,39 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(300);
 
+/// A database's row, and what the proxy knows of it.
+pub(super) struct Found {
+    pub(super) info: DatabaseInfo,
+    pub(super) routed: Arc<Database>,
+}
+
+impl Found {
+    /// What its engine needs to know.
+    pub(super) fn spec(&self) -> DatabaseSpec<'_> {
+        DatabaseSpec {
+            name: &self.info.name,
+            usage: match self.routed.kind {
+                DatabaseKind::TenantWorkspace => DatabaseUse::TenantWorkspace,
+                DatabaseKind::ControlWorkspace => DatabaseUse::ControlWorkspace,
+                DatabaseKind::Tenant { .. } => DatabaseUse::Tenant,
+            },
+            roles: &self.routed.native_roles,
+            redis: self.routed.redis.as_ref(),
+        }
+    }
+}
+
 impl Jobs {
     /// Makes the physical database that a row stands for.
     pub(super) async fn make_database(&self, id: DatabaseId) -> Outcome<()> {
         let _turn = self.lock(id).await;
-        let (info, roles, usage) = self.row(id).await?;
-        if info.state != DatabaseState::Provisioning {
-            return Err(wrong_state(info));
+        let found = self.row(id).await?;
+        if found.info.state != DatabaseState::Provisioning {
+            return Err(wrong_state(found.info));
         }
-        let server = self.access(info.server)?;
-        let spec = DatabaseSpec {
-            name: &info.name,
-            usage,
-            roles: &roles,
-        };
-        self.engine(info.engine)?
-            .create_database(&server, &spec)
+        let server = self.access(found.info.server).await?;
+        self.engine(found.info.engine)?
+            .create_database(&server, &found.spec())
             .await
             .map_err(failure)
     }
@@ -86,18 +103,18 @@ impl Jobs {
     /// Removes a database for good: its clients, itself, its log, its row. What is gone already is no error.
     async fn remove_database(&self, id: DatabaseId) -> Outcome<()> {
         let _turn = self.lock(id).await;
-        let (info, roles, _) = match self.row(id).await {
+        let found = match self.row(id).await {
             Err(Failure::Store(StoreError::NotFound { .. })) => return Ok(()),
             found => found?,
         };
-        if info.state != DatabaseState::Removing {
-            return Err(wrong_state(info));
+        if found.info.state != DatabaseState::Removing {
+            return Err(wrong_state(found.info));
         }
         self.refresh(id);
         self.kill(id).await;
-        let server = self.access(info.server)?;
-        self.engine(info.engine)?
-            .drop_database(&server, &info.name, &roles)
+        let server = self.access(found.info.server).await?;
+        self.engine(found.info.engine)?
+            .drop_database(&server, &found.spec())
             .await
             .map_err(failure)?;
         let logs = Arc::clone(&self.shared.logs);
@@ -119,10 +136,7 @@ impl Jobs {
         }
     }
 
-    pub(super) async fn row(
-        &self,
-        id: DatabaseId,
-    ) -> Outcome<(DatabaseInfo, NativeRoles, DatabaseUse)> {
+    pub(super) async fn row(&self, id: DatabaseId) -> Outcome<Found> {
         let info = self.store(move |store| store.database(id)).await?;
         let snapshot = self.shared.store.snapshot().load();
         let Some(routed) = snapshot.databases.get(&id) else {
@@ -132,12 +146,10 @@ impl Jobs {
             }
             .into());
         };
-        let usage = match routed.kind {
-            DatabaseKind::TenantWorkspace => DatabaseUse::TenantWorkspace,
-            DatabaseKind::ControlWorkspace => DatabaseUse::ControlWorkspace,
-            DatabaseKind::Tenant { .. } => DatabaseUse::Tenant,
-        };
-        Ok((info, routed.native_roles.clone(), usage))
+        Ok(Found {
+            info,
+            routed: Arc::clone(routed),
+        })
     }
 
     /// Removes what an interrupted life has left half made or half removed. What cannot be removed now keeps nothing else

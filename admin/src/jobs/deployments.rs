@@ -17,6 +17,7 @@ use engines::{ApplyOptions, ApplyStep, Change, StepSink};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use super::databases::Found;
 use super::{Jobs, failure, owned};
 use crate::app::failure::{Failure, Outcome};
 use crate::app::work::Deploy;
@@ -225,7 +226,8 @@ impl Jobs {
         steps: &StepSink,
     ) -> Outcome<()> {
         let _turn = self.lock(id).await;
-        let (info, roles, _) = self.row(id).await?;
+        let Found { info, routed } = self.row(id).await?;
+        let roles = &routed.native_roles;
         let (of, name) = owned(project, blueprint);
         let changes = self.store(move |store| store.changes(&of, &name)).await?;
         let changes: Vec<Change> = changes
@@ -237,19 +239,19 @@ impl Jobs {
                 search_path: change.search_path,
             })
             .collect();
-        let server = self.access(info.server)?;
+        let server = self.access(info.server).await?;
         let options = ApplyOptions {
             steps: steps.clone(),
             ..self.shared.options.apply.clone()
         };
         let applied = self
             .engine(info.engine)?
-            .apply(&server, &info.name, &roles, &changes, &options)
+            .apply(&server, &info.name, roles, &changes, &options)
             .await;
         // What was made before a failure counts too.
         self.shared.traffic.schema_changed(id);
         if let Err(error) = applied {
-            self.note_partly(&info, &roles).await;
+            self.note_partly(&info, roles).await;
             return Err(failure(error));
         }
         let settings = settings.clone();
@@ -262,7 +264,7 @@ impl Jobs {
     /// Notes what a database has got although something failed.
     async fn note_partly(&self, info: &DatabaseInfo, roles: &NativeRoles) {
         let noted = async {
-            let server = self.access(info.server)?;
+            let server = self.access(info.server).await?;
             let options = &self.shared.options.apply;
             let ledger = self
                 .engine(info.engine)?

@@ -18,12 +18,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use control_store::deployments::{DeploymentPlan, Steer};
 use control_store::ids::{Engine, ProjectId, ServerId};
 use control_store::logs::QueryLogReader;
-use control_store::servers::NewServer;
+use control_store::servers::{NewServer, ServerInfo};
 use control_store::snapshot::ServerAddress;
 use control_store::states::{Mode, TenantStatus};
 use control_store::{DatabaseId, Entity, Store, StoreError, TrafficControl};
-use engines::provisioner::{ProvisionError, Provisioner};
-use engines::{ApplyOptions, ApplyStep, DatabaseEngine, EngineError, ServerAccess};
+use engines::provisioner::{ProvisionError, Provisioner, ServerSpec};
+use engines::{AdminLogin, ApplyOptions, ApplyStep, DatabaseEngine, EngineError, ServerAccess};
 use tokio::sync::Semaphore;
 
 use crate::app::failure::{Failure, Outcome};
@@ -124,7 +124,8 @@ impl Jobs {
     ) -> Result<(), StartError> {
         let known = blocking(store, |store| store.list_servers()).await?;
         for server in &known {
-            let address = provisioner.start(server.engine, server.id).await?;
+            let spec = known_server(store, server).await?;
+            let address = provisioner.start(&spec).await?;
             if address != server.address {
                 let id = server.id;
                 blocking(store, move |store| store.set_server_address(id, &address)).await?;
@@ -164,19 +165,30 @@ impl Jobs {
     }
 
     /// How the control plane reaches a server.
-    fn access(&self, id: ServerId) -> Outcome<ServerAccess> {
+    async fn access(&self, id: ServerId) -> Outcome<ServerAccess> {
         let snapshot = self.shared.store.snapshot().load();
         let server = snapshot
             .servers
             .get(&id)
             .ok_or_else(|| Failure::not_found(Entity::Server, id))?;
+        let login = match server.engine {
+            Engine::Redis => {
+                let found = self.store(move |store| store.redis_server(id)).await?;
+                Some(AdminLogin {
+                    user: found.admin_user,
+                    password: found.admin_password,
+                })
+            }
+            Engine::Postgres | Engine::Mysql | Engine::Mongodb => None,
+        };
         Ok(ServerAccess {
             id,
             address: server.address.clone(),
+            login,
         })
     }
 
-    /// A shared server on which no database has that name; started if there is none.
+    /// A shared server that has room for a database of that name; started if there is none.
     async fn place(&self, engine: Engine, name: &str) -> Outcome<ServerId> {
         let wanted = name.to_owned();
         if let Some(id) = self
@@ -196,7 +208,7 @@ impl Jobs {
         tracing::info!(
             engine = engine.lower_name(),
             database = name,
-            "starting another server: the name is taken on all others"
+            "starting another server: on all others the name is taken, or there is no room"
         );
         let shared = &self.shared;
         add_server(&shared.store, &*shared.provisioner, engine, &shared.options)
@@ -228,6 +240,23 @@ pub enum StartError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The system gives no random bytes for a new server's passwords.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// What a server that the store knows is started with.
+async fn known_server(store: &Arc<Store>, server: &ServerInfo) -> Result<ServerSpec, StoreError> {
+    let id = server.id;
+    let redis = match server.engine {
+        Engine::Redis => Some(blocking(store, move |store| store.redis_server(id)).await?),
+        Engine::Postgres | Engine::Mysql | Engine::Mongodb => None,
+    };
+    Ok(ServerSpec {
+        id,
+        engine: server.engine,
+        redis,
+    })
 }
 
 async fn add_server(
@@ -237,14 +266,19 @@ async fn add_server(
     options: &JobOptions,
 ) -> Result<ServerId, StartError> {
     let id = blocking(store, |store| store.reserve_server()).await?;
-    let address = provisioner.start(engine, id).await?;
+    let redis = match engine {
+        Engine::Redis => Some(engines::redis::new_server(true)?),
+        Engine::Postgres | Engine::Mysql | Engine::Mongodb => None,
+    };
+    let spec = ServerSpec { id, engine, redis };
+    let address = provisioner.start(&spec).await?;
     let new = NewServer {
         engine,
         shared: true,
         connection_budget: options.connection_budget,
         region: options.region.clone(),
         provisioner: "{\"kind\":\"local\"}".into(),
-        redis: None,
+        redis: spec.redis,
     };
     blocking(store, move |store| store.add_server(id, &new, &address)).await?;
     Ok(id)

@@ -280,10 +280,10 @@ impl Jobs {
 
     async fn set_open(&self, id: DatabaseId, open: bool) -> Outcome<()> {
         let _turn = self.lock(id).await;
-        let (info, ..) = self.row(id).await?;
-        let server = self.access(info.server)?;
-        self.engine(info.engine)?
-            .set_open(&server, &info.name, open)
+        let found = self.row(id).await?;
+        let server = self.access(found.info.server).await?;
+        self.engine(found.info.engine)?
+            .set_open(&server, &found.spec(), open)
             .await
             .map_err(failure)
     }

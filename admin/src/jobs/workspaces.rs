@@ -93,7 +93,7 @@ impl Jobs {
                 Ok((database, store.taken_position(&of, &name)?))
             })
             .await?;
-        let server = self.access(database.server)?;
+        let server = self.access(database.server).await?;
         let found = self
             .engine(database.engine)?
             .tracked_changes(&server, &database.name, after)
@@ -124,7 +124,7 @@ impl Jobs {
         let database = self
             .store(move |store| store.workspace_database(&of, &name))
             .await?;
-        let server = self.access(database.server)?;
+        let server = self.access(database.server).await?;
         self.engine(database.engine)?
             .schema(&server, &database.name)
             .await

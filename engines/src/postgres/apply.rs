@@ -114,6 +114,7 @@ pub(super) async fn apply(
         name: database,
         usage: DatabaseUse::Tenant,
         roles,
+        redis: None,
     };
     create::reassert(&postgres, &admin, &spec).await?;
     outcome?;

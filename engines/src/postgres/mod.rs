@@ -58,23 +58,26 @@ impl DatabaseEngine for PostgresEngine {
     async fn drop_database(
         &self,
         server: &ServerAccess,
-        name: &str,
-        roles: &NativeRoles,
+        database: &DatabaseSpec<'_>,
     ) -> Result<(), EngineError> {
-        create::remove(server, name, roles).await
+        create::remove(server, database.name, database.roles).await
     }
 
     async fn set_open(
         &self,
         server: &ServerAccess,
-        name: &str,
+        database: &DatabaseSpec<'_>,
         open: bool,
     ) -> Result<(), EngineError> {
-        create::set_open(server, name, open).await
+        create::set_open(server, database.name, open).await
     }
 
-    async fn database_size(&self, server: &ServerAccess, name: &str) -> Result<u64, EngineError> {
-        create::size(server, name).await
+    async fn database_size(
+        &self,
+        server: &ServerAccess,
+        database: &DatabaseSpec<'_>,
+    ) -> Result<u64, EngineError> {
+        create::size(server, database.name).await
     }
 
     async fn ping(&self, server: &ServerAccess) -> Result<(), EngineError> {

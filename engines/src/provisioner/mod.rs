@@ -6,7 +6,39 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use control_store::ids::{Engine, ServerId};
+use control_store::servers::RedisServer;
 use control_store::snapshot::ServerAddress;
+
+/// A server to be started. It has no `Debug`: it holds secrets.
+#[derive(Clone)]
+pub struct ServerSpec {
+    /// Its id.
+    pub id: ServerId,
+    /// Its engine.
+    pub engine: Engine,
+    /// What a Redis server is made with, and needs whenever it is started.
+    pub redis: Option<RedisServer>,
+}
+
+impl ServerSpec {
+    /// A PostgreSQL server.
+    pub fn postgres(id: ServerId) -> Self {
+        Self {
+            id,
+            engine: Engine::Postgres,
+            redis: None,
+        }
+    }
+
+    /// A Redis server.
+    pub fn redis(id: ServerId, redis: RedisServer) -> Self {
+        Self {
+            id,
+            engine: Engine::Redis,
+            redis: Some(redis),
+        }
+    }
+}
 
 /// Starts, stops and watches database servers.
 #[async_trait]
@@ -16,7 +48,7 @@ pub trait Provisioner: Send + Sync {
     ///
     /// # Errors
     /// When the server cannot be created or does not come up.
-    async fn start(&self, engine: Engine, id: ServerId) -> Result<ServerAddress, ProvisionError>;
+    async fn start(&self, server: &ServerSpec) -> Result<ServerAddress, ProvisionError>;
 
     /// Stops a server cleanly and waits until it is gone. Its data stays. Stopping one that does not run changes
     /// nothing.
@@ -72,6 +104,16 @@ pub enum ProvisionError {
         program: &'static str,
         /// The Debian package that has it.
         package: &'static str,
+    },
+    /// The engine's programs are too old.
+    #[error("{} is version {found}: version {needed} or newer is needed", path.display())]
+    TooOld {
+        /// The program.
+        path: PathBuf,
+        /// Its version.
+        found: String,
+        /// The oldest that will do.
+        needed: &'static str,
     },
     /// We run as root, the engine refuses to, and there is nobody else to run it as.
     #[error(

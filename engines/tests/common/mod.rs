@@ -3,11 +3,11 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use control_store::ids::{Engine, ServerId};
+use control_store::ids::ServerId;
 use control_store::snapshot::{NativeRole, NativeRoles, ServerAddress};
 use engines::postgres::PostgresEngine;
-use engines::provisioner::Provisioner as _;
 use engines::provisioner::local::LocalProvisioner;
+use engines::provisioner::{Provisioner as _, ServerSpec};
 use engines::{ApplyOptions, Change, DatabaseEngine as _, DatabaseSpec, DatabaseUse, ServerAccess};
 use tempfile::TempDir;
 use tokio_postgres::{Client, Config, NoTls};
@@ -26,21 +26,21 @@ impl Lab {
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let provisioner = LocalProvisioner::open(folder.path()).unwrap();
         let id = ServerId(1);
-        let address = provisioner.start(Engine::Postgres, id).await.unwrap();
+        let address = provisioner.start(&ServerSpec::postgres(id)).await.unwrap();
         Self {
             provisioner,
-            server: ServerAccess { id, address },
+            server: ServerAccess {
+                id,
+                address,
+                login: None,
+            },
             _folder: folder,
         }
     }
 
     pub(crate) async fn database(&self, name: &str, usage: DatabaseUse) -> NativeRoles {
         let roles = PostgresEngine.new_roles().unwrap();
-        let spec = DatabaseSpec {
-            name,
-            usage,
-            roles: &roles,
-        };
+        let spec = spec(name, usage, &roles);
         for _ in 0..2 {
             PostgresEngine
                 .create_database(&self.server, &spec)
@@ -115,6 +115,20 @@ impl Lab {
 
     pub(crate) async fn stop(self) {
         self.provisioner.stop_all().await;
+    }
+}
+
+/// A PostgreSQL database.
+pub(crate) fn spec<'a>(
+    name: &'a str,
+    usage: DatabaseUse,
+    roles: &'a NativeRoles,
+) -> DatabaseSpec<'a> {
+    DatabaseSpec {
+        name,
+        usage,
+        roles,
+        redis: None,
     }
 }
 

@@ -14,8 +14,8 @@ use control_store::snapshot::{
     Project, Scope, Server, ServerAddress, Settings, Snapshot, SnapshotCell,
 };
 use control_store::{DatabaseId, KeyId, TrafficControl, scram};
-use engines::provisioner::Provisioner as _;
 use engines::provisioner::local::LocalProvisioner;
+use engines::provisioner::{Provisioner as _, ServerSpec};
 use proxy::query_log::{QueryLog, QueryLogConfig};
 use proxy::reactor::ReactorKind;
 use proxy::{Config, Proxy};
@@ -84,7 +84,7 @@ impl Lab {
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let provisioner = LocalProvisioner::open(folder.path()).unwrap();
         let id = ServerId(1);
-        let address = provisioner.start(Engine::Postgres, id).await.unwrap();
+        let address = provisioner.start(&ServerSpec::postgres(id)).await.unwrap();
         let roles = NativeRoles {
             admin: native_role("lab_admin"),
             write: native_role("lab_write"),
@@ -126,7 +126,11 @@ impl Lab {
     /// Another server, with the same roles and empty databases.
     pub(crate) async fn add_server(&mut self) -> ServerId {
         let id = ServerId(self.servers.len() as u64 + 1);
-        let address = self.provisioner.start(Engine::Postgres, id).await.unwrap();
+        let address = self
+            .provisioner
+            .start(&ServerSpec::postgres(id))
+            .await
+            .unwrap();
         self.servers.push((id, address));
         self.create_databases(id).await;
         id

@@ -15,7 +15,7 @@ use control_store::snapshot::{NativeRoles, ServerAddress};
 use control_store::traffic::HoldBudget;
 use control_store::{DatabaseId, Sealer, Store, TrafficControl};
 use engines::postgres::PostgresEngine;
-use engines::provisioner::{Health, ProvisionError, Provisioner, RunningServer};
+use engines::provisioner::{Health, ProvisionError, Provisioner, RunningServer, ServerSpec};
 use engines::{
     ApplyOptions, ApplyStep, Change, DatabaseEngine, DatabaseSpec, EngineError, ServerAccess,
     Table, TrackedChange,
@@ -180,30 +180,33 @@ impl DatabaseEngine for Fake {
     async fn drop_database(
         &self,
         server: &ServerAccess,
-        name: &str,
-        _: &NativeRoles,
+        database: &DatabaseSpec<'_>,
     ) -> Result<(), EngineError> {
         self.0
-            .effect(|state| drop(state.databases.remove(&of(server, name))))
+            .effect(|state| drop(state.databases.remove(&of(server, database.name))))
             .await
     }
 
     async fn set_open(
         &self,
         server: &ServerAccess,
-        name: &str,
+        database: &DatabaseSpec<'_>,
         open: bool,
     ) -> Result<(), EngineError> {
         self.0
             .effect(|state| {
-                if let Some(it) = state.databases.get_mut(&of(server, name)) {
+                if let Some(it) = state.databases.get_mut(&of(server, database.name)) {
                     it.closed = !open;
                 }
             })
             .await
     }
 
-    async fn database_size(&self, _: &ServerAccess, _: &str) -> Result<u64, EngineError> {
+    async fn database_size(
+        &self,
+        _: &ServerAccess,
+        _: &DatabaseSpec<'_>,
+    ) -> Result<u64, EngineError> {
         Ok(0)
     }
 
@@ -295,9 +298,10 @@ impl Fake {
 
 #[async_trait]
 impl Provisioner for Fake {
-    async fn start(&self, _: Engine, id: ServerId) -> Result<ServerAddress, ProvisionError> {
-        self.0.state().servers.insert(id);
-        Ok(ServerAddress::Unix(format!("/run/{id}/socket").into()))
+    async fn start(&self, server: &ServerSpec) -> Result<ServerAddress, ProvisionError> {
+        self.0.state().servers.insert(server.id);
+        let socket = format!("/run/{}/socket", server.id);
+        Ok(ServerAddress::Unix(socket.into()))
     }
 
     async fn stop(&self, _: ServerId) {}

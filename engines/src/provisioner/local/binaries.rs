@@ -59,6 +59,35 @@ impl PostgresPrograms {
     }
 }
 
+/// Redis, or Valkey that came of it.
+const REDIS_NAMES: [&str; 2] = ["redis-server", "valkey-server"];
+
+/// The program of a Redis or Valkey server, from the `PATH`.
+pub(super) fn redis_server() -> Result<PathBuf, ProvisionError> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    redis_server_in(&std::env::split_paths(&path).collect::<Vec<_>>())
+}
+
+fn redis_server_in(path: &[PathBuf]) -> Result<PathBuf, ProvisionError> {
+    REDIS_NAMES
+        .iter()
+        .flat_map(|name| path.iter().map(move |folder| folder.join(name)))
+        .find(|program| program.is_file())
+        .ok_or(ProvisionError::MissingProgram {
+            program: REDIS_NAMES[0],
+            package: REDIS_NAMES[0],
+        })
+}
+
+/// The major version in what `--version` prints: `Redis server v=7.0.15 sha=…`.
+pub(super) fn redis_version(printed: &str) -> Option<(u32, &str)> {
+    let version = printed
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("v="))?;
+    let major = version.split('.').next()?.parse().ok()?;
+    Some((major, version))
+}
+
 fn installed_versions(root: &Path) -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir(root) else {
         return Vec::new();
@@ -77,6 +106,37 @@ mod tests {
         std::fs::create_dir_all(folder).unwrap();
         for program in ["initdb", "postgres"] {
             std::fs::write(folder.join(program), "").unwrap();
+        }
+    }
+
+    #[test]
+    fn redis_comes_before_valkey() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let path = folders.each_ref().map(|it| it.path().to_owned());
+        let error = redis_server_in(&path).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "redis-server was not found: install it with `apt-get install redis-server`, or put it on the PATH"
+        );
+        let valkey = path[0].join("valkey-server");
+        std::fs::write(&valkey, "").unwrap();
+        assert_eq!(redis_server_in(&path).unwrap(), valkey);
+        let redis = path[1].join("redis-server");
+        std::fs::write(&redis, "").unwrap();
+        assert_eq!(redis_server_in(&path).unwrap(), redis);
+    }
+
+    #[test]
+    fn versions_are_read() {
+        for (printed, expected) in [
+            (
+                "Redis server v=7.0.15 sha=0:0 malloc=jemalloc bits=64",
+                Some((7, "7.0.15")),
+            ),
+            ("Valkey server v=8.1.0 sha=0:0", Some((8, "8.1.0"))),
+            ("something else", None),
+        ] {
+            assert_eq!(redis_version(printed), expected, "{printed}");
         }
     }
 

@@ -11,9 +11,6 @@ use crate::provisioner::ProvisionError;
 
 /// Bytes of a socket's path that `sun_path` has room for, without its final zero.
 const MAX_SOCKET_PATH: usize = 107;
-/// The file name that PostgreSQL gives to its socket; the number only names it, since nothing listens on TCP.
-pub(super) const SOCKET_NAME: &str = ".s.PGSQL.5432";
-
 /// The folders of one local server.
 #[derive(Clone, Debug)]
 pub(super) struct Home {
@@ -25,6 +22,8 @@ pub(super) struct Home {
     pub(super) log: PathBuf,
     /// Where its socket is.
     pub(super) run: PathBuf,
+    /// The file name of the socket.
+    pub(super) socket_name: &'static str,
     /// A short name that no other server on this machine has.
     pub(super) label: String,
 }
@@ -34,6 +33,7 @@ impl Home {
     pub(super) fn prepare(
         servers: &Path,
         name: &str,
+        socket_name: &'static str,
         account: &Account,
     ) -> Result<Self, ProvisionError> {
         let root = servers.join(name);
@@ -44,12 +44,13 @@ impl Home {
             });
         }
         let label = format!("{name}-{}", short_hash(&root));
-        let run = run_folder(&root, &label, account.uid);
+        let run = run_folder(&root, socket_name, &label, account.uid);
         let home = Self {
             data: root.join("data"),
             log: root.join("log"),
             run,
             root,
+            socket_name,
             label,
         };
         for folder in [&home.root, &home.log, &home.run] {
@@ -60,7 +61,7 @@ impl Home {
 
     /// The full path of the socket.
     pub(super) fn socket(&self) -> PathBuf {
-        self.run.join(SOCKET_NAME)
+        self.run.join(self.socket_name)
     }
 
     /// The file that takes what the server prints before it opens its own log.
@@ -84,7 +85,7 @@ pub(super) fn passable_folder(path: &Path) -> Result<(), ProvisionError> {
 
 /// Creates a folder for one account alone, or takes one that it owns. Never one that another user made in a shared
 /// place, nor a link.
-fn private_folder(path: &Path, account: &Account) -> Result<(), ProvisionError> {
+pub(super) fn private_folder(path: &Path, account: &Account) -> Result<(), ProvisionError> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => account.own(path),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
@@ -109,9 +110,9 @@ fn check_ours(path: &Path, account: &Account) -> Result<(), ProvisionError> {
         .map_err(ProvisionError::io("close", path))
 }
 
-fn run_folder(root: &Path, label: &str, uid: u32) -> PathBuf {
+fn run_folder(root: &Path, socket_name: &str, label: &str, uid: u32) -> PathBuf {
     let usual = root.join("run");
-    if usual.as_os_str().len() + 1 + SOCKET_NAME.len() <= MAX_SOCKET_PATH {
+    if usual.as_os_str().len() + 1 + socket_name.len() <= MAX_SOCKET_PATH {
         return usual;
     }
     Path::new("/tmp").join(format!("tenantsdb-{uid}-{label}"))
@@ -130,20 +131,22 @@ fn short_hash(path: &Path) -> String {
 mod tests {
     use super::*;
 
+    const SOCKET_NAME: &str = "socket";
+
     #[test]
     fn a_long_path_moves_the_socket_only() {
         let servers = tempfile::tempdir().unwrap();
-        let short = run_folder(servers.path(), "pg-1-abc", 7);
+        let short = run_folder(servers.path(), SOCKET_NAME, "pg-1-abc", 7);
         assert_eq!(short, servers.path().join("run"));
         let long = servers.path().join("x".repeat(100));
         assert_eq!(
-            run_folder(&long, "pg-1-abc", 7),
+            run_folder(&long, SOCKET_NAME, "pg-1-abc", 7),
             Path::new("/tmp/tenantsdb-7-pg-1-abc")
         );
         let exact = MAX_SOCKET_PATH - SOCKET_NAME.len() - "/run/".len();
         let exact = PathBuf::from(format!("/{}", "y".repeat(exact - 1)));
         assert_eq!(
-            run_folder(&exact, "l", 7)
+            run_folder(&exact, SOCKET_NAME, "l", 7)
                 .join(SOCKET_NAME)
                 .as_os_str()
                 .len(),

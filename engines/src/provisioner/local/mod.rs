@@ -2,9 +2,14 @@
 
 mod account;
 pub(crate) mod binaries;
+mod files;
 mod home;
+mod memory;
 mod postgres;
 mod process;
+mod redis;
+mod redis_settings;
+mod server;
 mod settings;
 mod supervisor;
 
@@ -23,8 +28,10 @@ use tokio::time::timeout;
 use self::account::Account;
 use self::home::Home;
 use self::postgres::PostgresServer;
+use self::redis::RedisProcess;
+use self::server::LocalServer;
 use self::supervisor::Supervisor;
-use super::{Health, ProvisionError, Provisioner, RunningServer};
+use super::{Health, ProvisionError, Provisioner, RunningServer, ServerSpec};
 
 /// For a first start, which may have to replay a long log after a crash.
 const START_LIMIT: Duration = Duration::from_secs(300);
@@ -84,15 +91,35 @@ impl LocalProvisioner {
         }
     }
 
-    async fn start_postgres(&self, id: ServerId) -> Result<Running, ProvisionError> {
-        let home = Home::prepare(&self.servers, &format!("pg-{id}"), &self.account)?;
-        let address = ServerAddress::Unix(home.socket());
-        let server = PostgresServer::prepare(home, self.account.clone()).await?;
-        let supervisor = Supervisor::spawn(Arc::new(server));
+    async fn prepare(&self, spec: &ServerSpec) -> Result<Arc<dyn LocalServer>, ProvisionError> {
+        let (id, account) = (spec.id, self.account.clone());
+        match (spec.engine, &spec.redis) {
+            (Engine::Postgres, _) => {
+                let home = self.home(&format!("pg-{id}"), postgres::SOCKET_NAME)?;
+                Ok(Arc::new(PostgresServer::prepare(home, account).await?))
+            }
+            (Engine::Redis, Some(server)) => {
+                let home = self.home(&format!("redis-{id}"), redis::SOCKET_NAME)?;
+                let prepared = RedisProcess::prepare(home, account, server.clone()).await?;
+                Ok(Arc::new(prepared))
+            }
+            (engine, _) => Err(ProvisionError::UnsupportedEngine { engine }),
+        }
+    }
+
+    fn home(&self, name: &str, socket_name: &'static str) -> Result<Home, ProvisionError> {
+        Home::prepare(&self.servers, name, socket_name, &self.account)
+    }
+
+    async fn start_server(&self, spec: &ServerSpec) -> Result<Running, ProvisionError> {
+        let (id, engine) = (spec.id, spec.engine);
+        let server = self.prepare(spec).await?;
+        let address = ServerAddress::Unix(server.home().socket());
+        let supervisor = Supervisor::spawn(server);
         let up = timeout(START_LIMIT, wait_up(supervisor.watch())).await;
         match up.unwrap_or_else(|_| Err("it did not answer in time".into())) {
             Ok(()) => Ok(Running {
-                engine: Engine::Postgres,
+                engine,
                 address,
                 supervisor,
             }),
@@ -115,19 +142,14 @@ impl LocalProvisioner {
 
 #[async_trait]
 impl Provisioner for LocalProvisioner {
-    async fn start(&self, engine: Engine, id: ServerId) -> Result<ServerAddress, ProvisionError> {
+    async fn start(&self, server: &ServerSpec) -> Result<ServerAddress, ProvisionError> {
         let _changing = self.changing.lock().await;
-        if let Some(address) = self.address(id) {
+        if let Some(address) = self.address(server.id) {
             return Ok(address);
         }
-        let running = match engine {
-            Engine::Postgres => self.start_postgres(id).await?,
-            Engine::Mysql | Engine::Mongodb | Engine::Redis => {
-                return Err(ProvisionError::UnsupportedEngine { engine });
-            }
-        };
+        let running = self.start_server(server).await?;
         let address = running.address.clone();
-        self.running().insert(id, running);
+        self.running().insert(server.id, running);
         Ok(address)
     }
 

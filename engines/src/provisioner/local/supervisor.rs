@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use super::postgres::PostgresServer;
 use super::process::{Process, await_leftovers, end_leftovers};
+use super::server::{LocalServer, Probe, Stopping};
 use crate::provisioner::Health;
 
 /// Between two looks at a server that is starting.
@@ -33,7 +33,7 @@ pub(super) struct Supervisor {
 
 impl Supervisor {
     /// Starts the task, and by that the server.
-    pub(super) fn spawn(server: Arc<PostgresServer>) -> Self {
+    pub(super) fn spawn(server: Arc<dyn LocalServer>) -> Self {
         let (health_sender, health) = watch::channel(Health::Starting);
         let (stop, stop_receiver) = watch::channel(false);
         let keeper = Keeper {
@@ -67,7 +67,7 @@ impl Supervisor {
 }
 
 struct Keeper {
-    server: Arc<PostgresServer>,
+    server: Arc<dyn LocalServer>,
     health: watch::Sender<Health>,
     stop: watch::Receiver<bool>,
 }
@@ -90,7 +90,7 @@ impl Keeper {
             if started.elapsed() >= STABLE_AFTER {
                 backoff = FIRST_BACKOFF;
             }
-            tracing::error!(server = %self.server.home.label, reason, ?backoff, "server ended by itself; starting it again");
+            tracing::error!(server = %self.server.home().label, reason, ?backoff, "server ended by itself; starting it again");
             self.health.send_replace(Health::Restarting { reason });
             tokio::select! {
                 () = sleep(backoff) => {}
@@ -98,14 +98,14 @@ impl Keeper {
             }
             backoff = (backoff * 2).min(MAX_BACKOFF);
         }
-        if !await_leftovers(&self.server.home, &self.server.account).await {
-            tracing::error!(server = %self.server.home.label, "processes of the server do not end");
+        if !await_leftovers(&*self.server).await {
+            tracing::error!(server = %self.server.home().label, "processes of the server do not end");
         }
         self.health.send_replace(Health::Stopped);
     }
 
     async fn live_once(&mut self) -> Ended {
-        if !end_leftovers(&self.server.home, &self.server.account).await {
+        if !end_leftovers(&*self.server).await {
             return Ended::ByItself("processes of an earlier run do not end".into());
         }
         let mut child = match self.server.spawn() {
@@ -113,18 +113,21 @@ impl Keeper {
             Err(error) => return Ended::ByItself(error.to_string()),
         };
         let guard = match child.id().map(Process::open) {
-            Some(Ok(process)) => Guard(process),
+            Some(Ok(process)) => Guard(process, self.server.stopping()),
             // Without a handle it could not be stopped: it ends with `child`, which nothing else has seen yet.
             _ => return self.abandon(child).await,
         };
         let ended = tokio::select! {
             status = child.wait() => Ended::ByItself(self.describe(status)),
-            () = watch_over(&self.server, &self.health) => Ended::AsTold,
+            reason = watch_over(&*self.server, &self.health) => {
+                guard.0.signal(Signal::KILL);
+                Ended::ByItself(reason.into())
+            }
             () = told(&mut self.stop) => Ended::AsTold,
         };
         if matches!(ended, Ended::AsTold) {
             self.health.send_replace(Health::Stopped);
-            guard.0.stop_postmaster().await;
+            guard.0.stop_server(guard.1).await;
         }
         // Collects the exit status, so that no zombie stays.
         let _ = child.wait().await;
@@ -147,19 +150,24 @@ impl Keeper {
     }
 }
 
-/// Sees whether the server answers, for as long as it lives. Never returns.
-async fn watch_over(server: &PostgresServer, health: &watch::Sender<Health>) {
-    while !server.answers().await {
-        sleep(STARTING_PAUSE).await;
-    }
+/// Sees whether the server answers, for as long as it lives. Returns why it has to be started again, if it has to.
+async fn watch_over(server: &dyn LocalServer, health: &watch::Sender<Health>) -> &'static str {
+    let mut up = false;
     loop {
-        health.send_replace(Health::Running);
-        sleep(RUNNING_PAUSE).await;
-        while !server.answers().await {
-            if health.send_replace(Health::Unresponsive) != Health::Unresponsive {
-                tracing::warn!(server = %server.home.label, "server does not answer");
+        match server.probe().await {
+            Probe::Answers => {
+                up = true;
+                health.send_replace(Health::Running);
+                sleep(RUNNING_PAUSE).await;
             }
-            sleep(STARTING_PAUSE).await;
+            Probe::Silent if up => {
+                if health.send_replace(Health::Unresponsive) != Health::Unresponsive {
+                    tracing::warn!(server = %server.home().label, "server does not answer");
+                }
+                sleep(STARTING_PAUSE).await;
+            }
+            Probe::Silent => sleep(STARTING_PAUSE).await,
+            Probe::Stuck(reason) => return reason,
         }
     }
 }
@@ -170,11 +178,11 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Ends the server when the task is dropped in the middle, as at the end of a runtime.
-struct Guard(Process);
+struct Guard(Process, &'static Stopping);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // An immediate stop; the next start recovers from the log. A server that has ended takes no notice.
-        self.0.signal(Signal::QUIT);
+        // A server that has ended takes no notice.
+        self.0.signal(self.1.at_once);
     }
 }

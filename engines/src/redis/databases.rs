@@ -1,0 +1,89 @@
+//! Making, closing and removing databases: their roles, and their keys.
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{Cmd, Value, cmd};
+use control_store::ids::Role;
+use control_store::snapshot::{NativeRoles, RedisDatabase};
+
+use super::acl::{rules, set_user};
+use super::connect::{admin, ask, run};
+use super::table::commands;
+use crate::{DatabaseSpec, EngineError, ServerAccess};
+
+/// Where its keys are.
+pub(super) fn place<'a>(database: &DatabaseSpec<'a>) -> Result<&'a RedisDatabase, EngineError> {
+    database.redis.ok_or(EngineError::Unsupported(
+        "the database has no number on a Redis server",
+    ))
+}
+
+/// Makes the roles; the logical database is there. Repeated, it gives the roles back what they may do.
+pub(super) async fn create(
+    server: &ServerAccess,
+    spec: &DatabaseSpec<'_>,
+) -> Result<(), EngineError> {
+    let place = place(spec)?;
+    let mut admin = admin(server, 0).await?;
+    let commands = commands(&mut admin).await?;
+    for role in [Role::Admin, Role::Write, Role::Read] {
+        let login = spec.roles.for_role(role);
+        let rules = rules(role, login, place, &commands);
+        run(&mut admin, &set_user(&login.name, &rules)).await?;
+    }
+    save(&mut admin).await
+}
+
+/// Lets nobody in and ends who is.
+pub(super) async fn close(
+    server: &ServerAccess,
+    database: &DatabaseSpec<'_>,
+) -> Result<(), EngineError> {
+    let mut admin = admin(server, 0).await?;
+    for name in names(database.roles) {
+        let mut known = acl("GETUSER");
+        known.arg(name);
+        if ask::<Value>(&mut admin, &known).await? == Value::Nil {
+            return Err(EngineError::Unsupported(
+                "the server does not know the database's roles",
+            ));
+        }
+        run(&mut admin, &set_user(name, &["off"])).await?;
+        let mut kill = cmd("CLIENT");
+        kill.arg("KILL").arg("USER").arg(name);
+        run(&mut admin, &kill).await?;
+    }
+    save(&mut admin).await
+}
+
+/// Removes the roles, which ends their connections, and then the keys, which nobody can add to any more. They are freed beside
+/// the server's other work.
+pub(super) async fn remove(
+    server: &ServerAccess,
+    database: &DatabaseSpec<'_>,
+) -> Result<(), EngineError> {
+    let mut admin = admin(server, place(database)?.number).await?;
+    let mut delete = acl("DELUSER");
+    for name in names(database.roles) {
+        delete.arg(name);
+    }
+    run(&mut admin, &delete).await?;
+    let mut flush = cmd("FLUSHDB");
+    flush.arg("ASYNC");
+    run(&mut admin, &flush).await?;
+    save(&mut admin).await
+}
+
+/// So that a restart finds the users as they are now.
+async fn save(admin: &mut MultiplexedConnection) -> Result<(), EngineError> {
+    run(admin, &acl("SAVE")).await
+}
+
+fn acl(subcommand: &str) -> Cmd {
+    let mut command = cmd("ACL");
+    command.arg(subcommand);
+    command
+}
+
+fn names(roles: &NativeRoles) -> [&str; 3] {
+    [&roles.admin.name, &roles.write.name, &roles.read.name]
+}

@@ -1,0 +1,6 @@
+//! The Redis engine and the provisioner of its servers, on a real server.
+
+mod databases;
+mod lab;
+mod provisioner;
+mod wall;
