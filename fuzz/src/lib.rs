@@ -6,6 +6,7 @@
 mod postgres;
 mod proxy_header;
 mod query_log;
+mod redis;
 mod sql;
 
 pub mod seeds;
@@ -15,13 +16,16 @@ mod tests;
 pub use postgres::{backend, frame, frontend, scram_client, scram_server, startup};
 pub use proxy_header::proxy_header;
 pub use query_log::{query_log_block, query_log_journal, query_log_mask};
+pub use redis::{
+    redis_reply, redis_request, redis_rewrite, redis_stream, redis_strip, redis_table,
+};
 pub use sql::classify;
 
 /// A check: panics when something does not hold.
 pub type Check = fn(&[u8]);
 
 /// All checks, under their targets' names.
-pub const CHECKS: [(&str, Check); 11] = [
+pub const CHECKS: [(&str, Check); 17] = [
     ("startup", startup),
     ("frame", frame),
     ("frontend", frontend),
@@ -33,4 +37,10 @@ pub const CHECKS: [(&str, Check); 11] = [
     ("query_log_block", query_log_block),
     ("query_log_journal", query_log_journal),
     ("query_log_mask", query_log_mask),
+    ("redis_request", redis_request),
+    ("redis_stream", redis_stream),
+    ("redis_reply", redis_reply),
+    ("redis_table", redis_table),
+    ("redis_rewrite", redis_rewrite),
+    ("redis_strip", redis_strip),
 ];

@@ -1,5 +1,7 @@
 //! Valid inputs of every target, written by our own writers: the corpus from which fuzzing starts.
 
+mod redis;
+
 use protocol_postgres::backend::{
     ErrorResponse, Severity, TransactionStatus, tag as backend_tag, write as backend,
 };
@@ -30,6 +32,7 @@ pub fn all() -> Vec<Seed> {
     seeds.extend(texts());
     seeds.extend(query_log());
     seeds.extend(proxy_headers());
+    seeds.extend(redis::all());
     seeds
 }
 
