@@ -74,6 +74,18 @@ pub(crate) fn parse(text: &[u8]) -> Option<i64> {
 /// Appends `mark`, the number and a line's end.
 #[inline]
 pub(crate) fn write_line(out: &mut Vec<u8>, mark: u8, value: u64) {
+    #[allow(clippy::cast_possible_truncation)] // Below a hundred.
+    match value {
+        0..10 => out.extend_from_slice(&[mark, b'0' + value as u8, b'\r', b'\n']),
+        10..100 => {
+            let (tens, ones) = (value as u8 / 10, value as u8 % 10);
+            out.extend_from_slice(&[mark, b'0' + tens, b'0' + ones, b'\r', b'\n']);
+        }
+        _ => write_long_line(out, mark, value),
+    }
+}
+
+fn write_long_line(out: &mut Vec<u8>, mark: u8, value: u64) {
     let mut text = [0_u8; 24];
     let mut at = text.len();
     let mut put = |byte: u8| {

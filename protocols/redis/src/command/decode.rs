@@ -144,6 +144,7 @@ fn command(entry: Value<'_>) -> Result<(Spec, Option<Items<'_>>), TableError> {
         transform,
         container: None,
         has_subcommands: false,
+        place: 0,
     };
     Ok((spec, subcommands))
 }

@@ -21,12 +21,18 @@ pub struct Spec {
     /// Which of the table's commands it is a subcommand of.
     pub(crate) container: Option<u32>,
     pub(crate) has_subcommands: bool,
+    pub(crate) place: usize,
 }
 
 impl Spec {
     /// The name, in lower case; a subcommand's as in `config|get`.
     pub fn name(&self) -> &[u8] {
         &self.name
+    }
+
+    /// Where it stands in [`Table::specs`].
+    pub const fn place(&self) -> usize {
+        self.place
     }
 
     /// How many arguments it has, its name included; below zero: at least so many.
@@ -105,7 +111,10 @@ impl Table {
         Ok(Self::new(decode::table(reply)?))
     }
 
-    fn new(specs: Vec<Spec>) -> Self {
+    fn new(mut specs: Vec<Spec>) -> Self {
+        for (place, spec) in specs.iter_mut().enumerate() {
+            spec.place = place;
+        }
         let size = (specs.len() * 4).next_power_of_two().max(8);
         let free = Slot {
             hash: 0,
@@ -178,22 +187,34 @@ fn own_name(spec: &Spec) -> &[u8] {
     spec.name.get(spec.own_name_at..).unwrap_or_default()
 }
 
-/// A hash that does not tell upper from lower case.
+/// A hash that does not tell upper from lower case. Of long names it takes both ends; there are few, and a look-up compares in
+/// full.
 #[inline]
 fn hash(name: &[u8], container: Option<u32>) -> u32 {
     const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
-    let seed = container.map_or(0, |index| u64::from(index) + 1);
-    let mut hash = (seed ^ name.len() as u64).wrapping_mul(MULTIPLIER);
-    for chunk in name.chunks(8) {
-        let mut word = [0; 8];
-        for (to, from) in word.iter_mut().zip(chunk) {
-            *to = *from | 0x20;
-        }
-        hash = (hash.rotate_left(23) ^ u64::from_le_bytes(word)).wrapping_mul(MULTIPLIER);
-    }
+    const LOWER: u64 = 0x2020_2020_2020_2020;
+    let (front, back) = ends(name);
+    let seed = container.map_or(0, |index| u64::from(index) + 1) ^ ((name.len() as u64) << 32);
+    let mixed = ((front | LOWER) ^ seed).wrapping_mul(MULTIPLIER);
+    let mixed = (mixed.rotate_left(29) ^ (back | LOWER)).wrapping_mul(MULTIPLIER);
     #[allow(clippy::cast_possible_truncation)]
     // The upper half, which the multiplication has mixed best.
     {
-        (hash >> 32) as u32
+        (mixed >> 32) as u32
     }
+}
+
+/// The first and the last eight bytes, which overlap in shorter names.
+#[inline]
+fn ends(name: &[u8]) -> (u64, u64) {
+    if let (Some(front), Some(back)) = (name.first_chunk(), name.last_chunk()) {
+        return (u64::from_le_bytes(*front), u64::from_le_bytes(*back));
+    }
+    if let (Some(front), Some(back)) = (name.first_chunk(), name.last_chunk()) {
+        let [front, back] = [*front, *back].map(u32::from_le_bytes);
+        return (u64::from(front), u64::from(back));
+    }
+    let middle = name.get(name.len() / 2).copied().unwrap_or_default();
+    let [front, back] = [name.first(), name.last()].map(|it| it.copied().unwrap_or_default());
+    (u64::from(front) << 8 | u64::from(middle), u64::from(back))
 }

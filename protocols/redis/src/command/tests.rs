@@ -59,8 +59,16 @@ fn all_commands_are_found_in_any_case() {
             let subcommand = subcommand.map(case);
             let found = table.find(&case(command), subcommand.as_deref());
             assert_eq!(found.map(Spec::name), Some(name.as_bytes()));
+            assert_eq!(found.map(Spec::place), Some(spec.place()));
         }
     }
+    assert!(
+        table
+            .specs()
+            .iter()
+            .enumerate()
+            .all(|(place, spec)| spec.place() == place)
+    );
     assert!(table.find(b"", None).is_none());
     assert!(table.find(b"nothing", Some(b"get")).is_none());
     assert!(table.find(b"help", None).is_none());

@@ -1,5 +1,7 @@
 //! A command's arguments, where they lie.
 
+use std::ops::Range;
+
 use crate::number;
 
 /// Where an argument lies in its command's encoding.
@@ -83,6 +85,13 @@ impl<'a> Command<'a> {
     #[inline]
     pub fn get(&self, index: usize) -> Option<&'a [u8]> {
         Some(self.spans.get(index)?.of(self.raw))
+    }
+
+    /// Where argument `index` lies in [`Command::raw`].
+    #[inline]
+    pub fn range(&self, index: usize) -> Option<Range<usize>> {
+        let span = self.spans.get(index)?;
+        Some(span.start as usize..span.end as usize)
     }
 
     /// All arguments, the command's name first.

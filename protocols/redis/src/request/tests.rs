@@ -43,6 +43,7 @@ fn check_spans(command: Command<'_>) {
     write::command(&mut encoded, &args);
     assert_eq!(encoded, command.raw());
     for (index, arg) in args.iter().enumerate() {
+        assert_eq!(&command.raw()[command.range(index).unwrap()], *arg);
         let header = &command.raw()[command.header_at(index)..];
         assert!(header.starts_with(format!("${}\r\n", arg.len()).as_bytes()));
     }

@@ -74,6 +74,8 @@ impl Rewriter {
             Keys::None | Keys::Unknown => out.extend_from_slice(raw),
             // One key or many, and nothing else: nearly all commands.
             Keys::Range(range) if matches!(range.role, Role::Key(_)) => {
+                // Room for one key's prefix, and its longer header.
+                out.reserve(raw.len() + self.prefix().len() + 16);
                 let mut copier = Copier::new(command, out);
                 let run = range.run(command.argc());
                 for index in (run.next..=run.last).step_by(run.step.max(1)) {
@@ -170,16 +172,14 @@ impl<'a, 'o> Copier<'a, 'o> {
     /// Copies up to argument `index`, and this with `head` in place of its first `drop` bytes.
     #[inline]
     fn put(&mut self, index: usize, drop: usize, head: &[u8]) {
-        let Some(arg) = self.command.get(index) else {
+        let Some(arg) = self.command.range(index) else {
             return;
         };
         self.copy(self.command.header_at(index));
-        let kept = arg.get(drop..).unwrap_or_default();
-        write::header(self.out, b'$', head.len() + kept.len());
+        // The rest of the argument and the line's end are copied with what follows.
+        self.from = arg.end.min(arg.start + drop);
+        write::header(self.out, b'$', head.len() + (arg.end - self.from));
         self.out.extend_from_slice(head);
-        self.out.extend_from_slice(kept);
-        // The line's end is copied with what follows.
-        self.from = self.command.header_at(index + 1) - 2;
     }
 
     /// Copies up to the end of argument `index`, behind which something may be added.
@@ -205,6 +205,7 @@ pub struct StreamRewriter {
 impl StreamRewriter {
     /// Appends the next argument, and yields what it is.
     pub fn arg(&mut self, rewriter: &Rewriter, arg: &[u8], out: &mut Vec<u8>) -> Role {
+        self.between(rewriter, out);
         let role = self.walker.next(Some(arg));
         let edit = match rewriter.is_identity() {
             true => rewriter.edit(Role::Other, arg),
@@ -215,7 +216,6 @@ impl StreamRewriter {
         out.extend_from_slice(edit.head);
         out.extend_from_slice(kept);
         out.extend_from_slice(b"\r\n");
-        self.behind(rewriter, out);
         role
     }
 
@@ -224,6 +224,7 @@ impl StreamRewriter {
     ///
     /// Nobody has patterns or notifications so long: such arguments are taken for plain channels and keys.
     pub fn large(&mut self, rewriter: &Rewriter, len: u64, out: &mut Vec<u8>) -> Role {
+        self.between(rewriter, out);
         let role = self.walker.next(None);
         // What matters of what it holds: a star.
         let head = match rewriter.is_identity() {
@@ -232,21 +233,20 @@ impl StreamRewriter {
         };
         crate::number::write_line(out, b'$', len.saturating_add(head.len() as u64));
         out.extend_from_slice(head);
-        self.index += 1;
         role
-    }
-
-    fn behind(&mut self, rewriter: &Rewriter, out: &mut Vec<u8>) {
-        if self.extra == Extra::Match && self.index == 1 {
-            rewriter.extra(self.extra, out);
-        }
-        self.index += 1;
     }
 
     /// Appends what goes behind the last argument.
     pub fn end(&self, rewriter: &Rewriter, out: &mut Vec<u8>) {
-        if self.extra != Extra::Match {
+        rewriter.extra(self.extra, out);
+    }
+
+    /// Appends what goes between the arguments before and the next one.
+    fn between(&mut self, rewriter: &Rewriter, out: &mut Vec<u8>) {
+        if self.index == 2 && self.extra == Extra::Match {
             rewriter.extra(self.extra, out);
+            self.extra = Extra::None;
         }
+        self.index += 1;
     }
 }

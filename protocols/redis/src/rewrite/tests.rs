@@ -71,6 +71,16 @@ fn stream(
     out
 }
 
+/// What goes behind an argument that is still coming waits for its end.
+#[test]
+fn a_cursor_may_be_large() {
+    let table = table();
+    for args in [&[&b"scan"[..], b"0"][..], &[b"scan", b"0", b"match", b"a*"]] {
+        let whole = rewrite(&rewriter(), &table, args);
+        assert_eq!(stream(&rewriter(), &table, args, |index| index == 1), whole);
+    }
+}
+
 /// What a line becomes, its words joined by spaces.
 fn rewritten(line: &str) -> String {
     let table = table();

@@ -2,7 +2,7 @@
 //!
 //! In a template a capital letter in angle brackets stands for a word: `<S>` a key of a string, `<L>` of a list, `<H>` of a hash,
 //! `<E>` of a set, `<Z>` of a sorted set, `<X>` of a stream, `<G>` of places, `<P>` of a HyperLogLog, `<K>` any of them; `<V>`
-//! a value, `<F>` a field or member, `<N>` a small number.
+//! a value, `<F>` a field or member, `<N>` a small number. No answer depends on chance or on the time.
 
 use crate::server::Dice;
 
@@ -48,7 +48,9 @@ pub(crate) const TEMPLATES: &[&str] = &[
     "exists <K> <K> <K>",
     "touch <K> <K>",
     "type <K>",
-    "dump <K>",
+    "dump <S>",
+    "dump <L>",
+    "dump <Z>",
     "expire <K> 99999",
     "expireat <K> 99999999999",
     "pexpire <K> 999999999",
@@ -226,7 +228,6 @@ pub(crate) const TEMPLATES: &[&str] = &[
     "xclaim <X> g c 99999 1-1 justid",
     "xautoclaim <X> g c 99999 0",
     "xpending <X> g",
-    "xpending <X> g - + 5",
     "xdel <X> 1-1",
     "xtrim <X> maxlen 3",
     "xsetid <X> 9-9",
