@@ -329,6 +329,11 @@ fn a_database_moves_under_load_and_nobody_notices() {
         let written = AtomicU64::new(0);
         let mut waiting = lab.log_in("acme");
         let mut listening = lab.log_in("acme");
+        let mut listening_3 = lab.log_in_3("acme");
+        assert_eq!(
+            listening_3.ask(&["SUBSCRIBE", "news"]),
+            ">[subscribe, news, 1]"
+        );
         waiting.send(&["BLPOP", "queue", "0"]);
         assert_eq!(
             listening.ask(&["SUBSCRIBE", "news"]),
@@ -368,12 +373,15 @@ fn a_database_moves_under_load_and_nobody_notices() {
         });
         let count = lab.servers[1].ask(3, &["GET", "1z:n"]);
         assert_eq!(count, written.load(Ordering::Relaxed).to_string());
+        // One that says something before anything has told it that the database has moved.
+        assert_eq!(listening_3.ask(&["GET", "n"]), count);
         let mut other = lab.log_in("acme");
         assert_eq!(other.ask(&["RPUSH", "queue", "job"]), "1");
         assert_eq!(waiting.read(), "[queue, job]");
         wait_for("the subscriptions", || {
-            other.ask(&["PUBLISH", "news", "moved"]) == "2"
+            other.ask(&["PUBLISH", "news", "moved"]) == "3"
         });
+        assert_eq!(listening_3.read(), ">[message, news, moved]");
         assert_eq!(listening.read(), "[message, news, moved]");
         assert_eq!(listening.read(), "[pmessage, n?ws, news, moved]");
     });

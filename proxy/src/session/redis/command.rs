@@ -71,7 +71,16 @@ impl RedisSession {
                 ),
             };
         };
-        let policy = known.commands.of(command).map(|(_, policy)| policy);
+        let found = known.commands.of(command);
+        if let Some((spec, policy)) = found
+            && policy != Policy::Share
+            && !spec.takes(command.argc())
+        {
+            let name = String::from_utf8_lossy(spec.name());
+            let text = format!("ERR wrong number of arguments for '{name}' command");
+            return self.refuse(cx, ports, command, &text, ErrorClass::Statement);
+        }
+        let policy = found.map(|(_, policy)| policy);
         if who.limited
             && let Some(step) = self.open_bracket(cx, ports, command)
         {

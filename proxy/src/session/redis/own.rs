@@ -107,7 +107,7 @@ impl RedisSession {
     }
 
     /// Has the own connection speak the client's version.
-    pub(super) fn agree_on_version<P: Ports<Backend>>(&mut self, cx: &Context, ports: &mut P) {
+    fn agree_on_version<P: Ports<Backend>>(&mut self, cx: &Context, ports: &mut P) {
         let Some(own) = self.own.as_mut() else { return };
         if own.backend.version == self.version {
             return;
@@ -196,17 +196,22 @@ impl RedisSession {
     /// Sets up again, on the server to which the database has moved, what the client has subscribed to. Whether that is on its way.
     pub(super) fn follow<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P) -> bool {
         match self.take_own(cx, ports, 0) {
-            Turn::Now(_) => {}
-            Turn::Later => return false,
+            Turn::Now(_) => true,
+            Turn::Later => false,
             Turn::Refused(fault) => {
                 self.terminate(cx, ports, &fault);
-                return false;
+                false
             }
         }
+    }
+
+    /// The own connection gets the version of the client, and the subscriptions that it has on no other connection any more.
+    pub(super) fn adopt_own<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P) {
+        self.agree_on_version(cx, ports);
         let (Some(mut subscriptions), Some(own), Some(who)) =
             (self.moved.take(), self.own.as_mut(), self.who.as_ref())
         else {
-            return true;
+            return;
         };
         let mut out = Vec::new();
         let left = subscriptions.again(&who.rewriter, &mut out);
@@ -215,7 +220,6 @@ impl RedisSession {
         ports.copy_backend(own.backend.conn, &out);
         let told = Vec::new();
         self.launch_hidden(cx, ports, Kind::Subscribe { left, told });
-        true
     }
 
     /// Looks after what a session with a connection of its own waits for while its database may move.

@@ -224,13 +224,13 @@ impl RedisSession {
                 },
             };
             if self.in_gate {
-                self.agree_on_version(cx, ports);
+                self.adopt_own(cx, ports);
                 return Turn::Now(conn);
             }
             match who.gate.enter(who.word) {
                 Ok(()) => {
                     self.in_gate = true;
-                    self.agree_on_version(cx, ports);
+                    self.adopt_own(cx, ports);
                     return Turn::Now(conn);
                 }
                 Err(Refused::Held | Refused::Changed(_)) => {}
