@@ -466,7 +466,7 @@ fn a_broken_server_is_told_and_forgotten() {
         assert_eq!(client.ask(&["SET", "x", "1"]), "OK");
         waiting.send(&["BLPOP", "queue", "0"]);
         assert!(waiting.is_silent());
-        lab.servers.remove(0);
+        lab.stop_server();
         let lost = waiting.read();
         assert!(
             lost.starts_with("-ERR connection to the database server was lost"),

@@ -38,8 +38,9 @@ const OWN_WRITE: &str = "+copy +fcall";
 const OWN_ADMIN: &str = "+function";
 
 /// What [`SELECT_USER`] may do: choose the logical database, and what the proxy confines itself, see above. It reaches no key and
-/// hears no channel. A script that goes on for too long keeps everybody waiting, whoever ends it.
-const SELECT_RULES: &str = "-@all +select +client|tracking \
+/// hears no channel. A script that goes on for too long keeps everybody waiting, whoever ends it; and a command that waits must wait
+/// no longer when its database moves.
+const SELECT_RULES: &str = "-@all +select +info +client|tracking +client|unblock \
     +pubsub|channels +pubsub|numsub +pubsub|numpat +pubsub|shardchannels +pubsub|shardnumsub \
     +script|kill +function|kill";
 

@@ -2,102 +2,74 @@
 
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
 use control_store::ids::{BlueprintName, Engine, ProjectId, Role, ServerId, TenantId};
+use control_store::redis::SELECT_USER;
 use control_store::snapshot::{
     Database, DatabaseKind, DatabaseName, DatabaseStatus, Key, NativeRole, NativeRoles, PoolMode,
     RedisDatabase, RedisKeySettings, Scope, ScramKeys, Server, ServerAddress, Settings, Snapshot,
     SnapshotCell,
 };
-use control_store::{DatabaseId, KeyId, TrafficControl};
+use control_store::{DatabaseId, KeyId, Secret, TrafficControl};
+use engines::provisioner::local::LocalProvisioner;
+use engines::provisioner::{Provisioner as _, ServerSpec};
+use engines::redis::{RedisEngine, new_server};
+use engines::{AdminLogin, DatabaseEngine as _, DatabaseSpec, DatabaseUse, ServerAccess};
 use protocol_redis::reply::{Scan, Scanner, Value};
 use proxy::query_log::{QueryLog, QueryLogConfig};
 use proxy::reactor::ReactorKind;
 use proxy::{Config, Proxy};
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
 pub(crate) const PASSWORD: &str = "tdb_0123456789abcdef";
 pub(crate) const READER_PASSWORD: &str = "tdb_fedcba9876543210";
 /// Two tenants on one server.
 pub(crate) const ACME: DatabaseId = DatabaseId(71);
 pub(crate) const BETA: DatabaseId = DatabaseId(72);
+/// Of the platform's user.
+const SELECT_PASSWORD: &str = "select";
 const TENANTS: [(DatabaseId, &str, u32, &str); 2] =
     [(ACME, "acme", 3, "1z:"), (BETA, "beta", 5, "20:")];
 
-/// What a database's roles may do: as the control plane gives it.
-const RIGHTS: &str = "+@read +@transaction -@dangerous -@admin +keys +sort_ro +ping +echo +time +wait +command \
-    +client|id +client|setname +client|caching +client|trackinginfo +client|getredir +subscribe +psubscribe +ssubscribe \
-    +unsubscribe +punsubscribe +sunsubscribe +eval_ro +evalsha_ro +script|load +script|exists";
-const WRITES: &str = "+@write -@dangerous -@admin -copy -move -function +keys +sort +sort_ro +restore +flushdb +publish \
-    +spublish +eval +evalsha";
-const PLATFORM: &str = "+select +info +client|unblock +client|tracking +pubsub|channels +pubsub|numsub +pubsub|shardchannels \
-    +pubsub|shardnumsub +script|kill";
-
-/// A redis-server that ends with its value.
+/// A server that the product has started.
 pub(crate) struct RedisServer {
-    process: Child,
-    pub(crate) socket: PathBuf,
-}
-
-impl Drop for RedisServer {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+    id: ServerId,
+    pub(crate) address: ServerAddress,
+    secrets: control_store::servers::RedisServer,
 }
 
 impl RedisServer {
-    fn start(folder: &Path, name: &str) -> Self {
-        let folder = folder.join(name);
-        std::fs::create_dir(&folder).unwrap();
-        let socket = folder.join("redis.sock");
-        let mut users = String::from("user default on nopass ~* &* +@all\n");
-        users +=
-            &format!("user tenantsdb_select on >select resetkeys resetchannels -@all {PLATFORM}\n");
-        for (_, tenant, number, prefix) in TENANTS {
-            let reach = format!(
-                "~{prefix}* resetchannels &{prefix}* &__keyspace@{number}__:{prefix}* &__keyevent@{number}__:*"
-            );
-            for role in ["admin", "write", "read"] {
-                let writes = if role == "read" { "" } else { WRITES };
-                users += &format!(
-                    "user {tenant}_{role} on >native-{tenant}_{role} {reach} -@all {RIGHTS} {writes}\n"
-                );
-            }
-        }
-        let users_file = folder.join("users.acl");
-        std::fs::write(&users_file, users).unwrap();
-        let process = Command::new("redis-server")
-            .args(["--port", "0", "--save", "", "--databases", "64"])
-            .args(["--notify-keyspace-events", "KEA", "--unixsocket"])
-            .arg(&socket)
-            .arg("--aclfile")
-            .arg(&users_file)
-            .arg("--dir")
-            .arg(&folder)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let server = Self { process, socket };
-        wait_for("redis-server", || {
-            UnixStream::connect(&server.socket).is_ok()
-        });
-        server
-    }
-
     /// What the server itself answers, past the proxy.
     pub(crate) fn ask(&self, number: u32, command: &[&str]) -> String {
-        let stream = UnixStream::connect(&self.socket).unwrap();
-        let mut client = Wire::new(stream);
+        let ServerAddress::Unix(socket) = &self.address else {
+            panic!("not a socket")
+        };
+        let mut client = Wire::new(UnixStream::connect(socket).unwrap());
+        let password = self.secrets.admin_password.expose();
+        assert_eq!(
+            client.ask(&["AUTH", &self.secrets.admin_user, password]),
+            "OK"
+        );
         client.ask(&["SELECT", &number.to_string()]);
         client.ask(command)
+    }
+
+    fn access(&self) -> ServerAccess {
+        ServerAccess {
+            id: self.id,
+            address: self.address.clone(),
+            login: Some(AdminLogin {
+                user: self.secrets.admin_user.clone(),
+                password: self.secrets.admin_password.clone(),
+            }),
+        }
     }
 }
 
@@ -111,6 +83,9 @@ pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
 
 /// Servers and a proxy, for one test.
 pub(crate) struct Lab {
+    runtime: Runtime,
+    provisioner: LocalProvisioner,
+    roles: Vec<NativeRoles>,
     pub(crate) proxy: Proxy,
     pub(crate) address: SocketAddr,
     pub(crate) snapshot: SnapshotCell,
@@ -124,10 +99,38 @@ pub(crate) struct Lab {
 impl Lab {
     pub(crate) fn start(reactor: ReactorKind, workers: u16) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let servers = vec![
-            RedisServer::start(folder.path(), "one"),
-            RedisServer::start(folder.path(), "two"),
-        ];
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let runtime = Runtime::new().unwrap();
+        let provisioner = LocalProvisioner::open(folder.path()).unwrap();
+        let roles: Vec<NativeRoles> = TENANTS
+            .iter()
+            .map(|_| RedisEngine.new_roles().unwrap())
+            .collect();
+        let mut servers = Vec::new();
+        for id in [ServerId(0), ServerId(1)] {
+            let mut secrets = new_server(true).unwrap();
+            // Both take the same login, so that a database can move between them.
+            secrets.select_password = Secret::new(SELECT_PASSWORD.to_owned());
+            let spec = ServerSpec::redis(id, secrets.clone());
+            let address = runtime.block_on(provisioner.start(&spec)).unwrap();
+            let server = RedisServer {
+                id,
+                address,
+                secrets,
+            };
+            for ((_, tenant, number, prefix), roles) in TENANTS.iter().zip(&roles) {
+                let spec = DatabaseSpec {
+                    name: tenant,
+                    usage: DatabaseUse::Tenant,
+                    roles,
+                    redis: Some(&place(*number, prefix, &RedisKeySettings::default())),
+                };
+                let access = server.access();
+                let made = RedisEngine.create_database(&access, &spec);
+                runtime.block_on(made).unwrap();
+            }
+            servers.push(server);
+        }
         let log = QueryLog::open(QueryLogConfig::new(folder.path().join("log"))).unwrap();
         let snapshot = SnapshotCell::new(Snapshot::default());
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -141,6 +144,9 @@ impl Lab {
         };
         let proxy = Proxy::start(config, snapshot.clone(), Arc::clone(&log)).unwrap();
         let lab = Self {
+            runtime,
+            provisioner,
+            roles,
             proxy,
             address,
             snapshot,
@@ -164,17 +170,15 @@ impl Lab {
             let server = Server {
                 id: ServerId(at),
                 engine: Engine::Redis,
-                address: ServerAddress::Unix(server.socket.clone()),
+                address: server.address.clone(),
                 connection_budget: 200,
                 region: "eu-central".into(),
-                redis_select: Some(role("tenantsdb_select", "select")),
+                redis_select: Some(role(SELECT_USER, SELECT_PASSWORD)),
             };
             next.servers.insert(server.id, Arc::new(server));
         }
         let project = ProjectId::new("tdb_0000cafe");
-        for (id, tenant, number, prefix) in TENANTS {
-            let native =
-                |it: &str| role(&format!("{tenant}_{it}"), &format!("native-{tenant}_{it}"));
+        for ((id, tenant, number, prefix), roles) in TENANTS.into_iter().zip(&self.roles) {
             let database = Database {
                 id,
                 project: project.clone(),
@@ -186,11 +190,7 @@ impl Lab {
                 },
                 server: ServerId(server as u64),
                 status,
-                native_roles: NativeRoles {
-                    admin: native("admin"),
-                    write: native("write"),
-                    read: native("read"),
-                },
+                native_roles: roles.clone(),
                 settings: Settings {
                     max_connections: self.max_connections,
                     query_timeout_ms: 5000,
@@ -198,11 +198,7 @@ impl Lab {
                 },
                 pool_mode: PoolMode::Transaction,
                 schema_epoch: 0,
-                redis: Some(RedisDatabase {
-                    number,
-                    prefix: prefix.as_bytes().into(),
-                    settings: self.settings.clone(),
-                }),
+                redis: Some(place(number, prefix, &self.settings)),
             };
             let name = DatabaseName {
                 project: project.clone(),
@@ -227,6 +223,11 @@ impl Lab {
                 .insert(hash.as_ref().try_into().unwrap(), key);
         }
         self.snapshot.store(next);
+    }
+
+    /// The first server ends.
+    pub(crate) fn stop_server(&self) {
+        self.runtime.block_on(self.provisioner.stop(ServerId(0)));
     }
 
     pub(crate) fn traffic(&self) -> Arc<dyn TrafficControl> {
@@ -257,6 +258,15 @@ impl Lab {
 
     pub(crate) fn stop(self) {
         self.proxy.drain(Duration::from_millis(200));
+        self.runtime.block_on(self.provisioner.stop_all());
+    }
+}
+
+fn place(number: u32, prefix: &str, settings: &RedisKeySettings) -> RedisDatabase {
+    RedisDatabase {
+        number,
+        prefix: prefix.as_bytes().into(),
+        settings: settings.clone(),
     }
 }
 
