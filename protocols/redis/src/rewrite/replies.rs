@@ -132,6 +132,15 @@ impl<'a, 'o> Copier<'a, 'o> {
         }
     }
 
+    /// The number of pairs of a map, or of an array in its place.
+    fn pairs(&mut self) -> Result<u64> {
+        let count = self.aggregate()?.unwrap_or(0);
+        match count % 2 {
+            0 => Ok(count / 2),
+            _ => Err(FORM),
+        }
+    }
+
     fn pass(&mut self) -> Result {
         self.tokens.element()?;
         Ok(())
@@ -198,8 +207,7 @@ impl<'a, 'o> Copier<'a, 'o> {
     }
 
     fn tracking_info(&mut self, key: &impl Fn(&[u8]) -> Option<Edit<'static>>) -> Result {
-        let count = self.aggregate()?.unwrap_or(0);
-        for _ in 0..count / 2 {
+        for _ in 0..self.pairs()? {
             match self.token()? {
                 Token::Bulk(_, b"prefixes") | Token::Line(_, b"prefixes") => self.names(key)?,
                 Token::Bulk(..) | Token::Line(..) => self.pass()?,
@@ -217,8 +225,7 @@ impl<'a, 'o> Copier<'a, 'o> {
 
     /// Names and something else by turns.
     fn every_second(&mut self, edit: &impl Fn(&[u8]) -> Option<Edit<'static>>) -> Result {
-        let count = self.aggregate()?.unwrap_or(0);
-        (0..count / 2).try_for_each(|_| {
+        (0..self.pairs()?).try_for_each(|_| {
             self.name(edit)?;
             self.pass()
         })

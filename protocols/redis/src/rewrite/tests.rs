@@ -317,6 +317,8 @@ fn replies_of_another_form_do_not_pass() {
         (Transform::Key, "$5\r\nt[1:k"),
         (Transform::None, "+OK\r\n+OK\r\n"),
         (Transform::Keys, "*3\r\n$5\r\nt[1:k\r\n"),
+        (Transform::ChannelCounts, "*3\r\n$5\r\nt[1:k\r\n:1\r\n"),
+        (Transform::TrackingInfo, "*3\r\n+flags\r\n*0\r\n"),
     ] {
         assert!(
             rewriter()
