@@ -758,6 +758,27 @@ fn a_slow_reader_holds_only_itself() {
 }
 
 #[test]
+fn tls_from_the_first_byte() {
+    for reactor in REACTORS {
+        let lab = Lab::start_with(reactor, 2, false);
+        let script = "SET x 1\nINCR x\nWATCH\n";
+        let out = redis_cli(&lab, "acme", &["--tls", "--insecure"], script);
+        let arity = "(error) ERR wrong number of arguments for 'watch' command\n";
+        assert_eq!(out, format!("OK\n(integer) 2\n{arity}"));
+        let large = "x".repeat(1 << 20);
+        let set = format!("SET large {large}\nSTRLEN large\n");
+        let out = redis_cli(&lab, "acme", &["--tls", "--insecure"], &set);
+        assert_eq!(out, format!("OK\n(integer) {}\n", large.len()));
+        // Without it nobody is served.
+        let mut client = lab.connect();
+        let refused = client.ask(&["PING"]);
+        assert_eq!(refused, "-ERR TLS is required: connect with rediss://");
+        assert!(client.is_closed());
+        lab.stop();
+    }
+}
+
+#[test]
 fn the_log_has_commands_and_keys_and_no_values() {
     on_both(|lab| {
         let mut client = lab.log_in("acme");

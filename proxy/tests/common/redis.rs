@@ -23,7 +23,7 @@ use engines::redis::{RedisEngine, new_server};
 use engines::{AdminLogin, DatabaseEngine as _, DatabaseSpec, DatabaseUse, ServerAccess};
 use protocol_redis::reply::{Scan, Scanner, Value};
 use proxy::query_log::{QueryLog, QueryLogConfig};
-use proxy::reactor::ReactorKind;
+use proxy::reactor::{ReactorKind, TlsStore};
 use proxy::{Config, Proxy};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -98,6 +98,10 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn start(reactor: ReactorKind, workers: u16) -> Self {
+        Self::start_with(reactor, workers, true)
+    }
+
+    pub(crate) fn start_with(reactor: ReactorKind, workers: u16, plaintext: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let runtime = Runtime::new().unwrap();
@@ -139,7 +143,8 @@ impl Lab {
             reactor: Some(reactor),
             workers,
             redis: (0..workers).map(|_| socket.try_clone().unwrap()).collect(),
-            plaintext: true,
+            plaintext,
+            tls: Some(Arc::new(certificate(folder.path()))),
             ..Config::default()
         };
         let proxy = Proxy::start(config, snapshot.clone(), Arc::clone(&log)).unwrap();
@@ -260,6 +265,14 @@ impl Lab {
         self.proxy.drain(Duration::from_millis(200));
         self.runtime.block_on(self.provisioner.stop_all());
     }
+}
+
+fn certificate(folder: &std::path::Path) -> TlsStore {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    let (certificate, key) = (folder.join("server.crt"), folder.join("server.key"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    TlsStore::load(&certificate, &key).unwrap()
 }
 
 fn place(number: u32, prefix: &str, settings: &RedisKeySettings) -> RedisDatabase {
