@@ -206,7 +206,11 @@ impl WorkerCounters {
     }
 
     fn is_slow(&self, record: &StatementRecord<'_>) -> bool {
-        record.duration > self.slow_over
+        self.slower(record.duration)
+    }
+
+    pub(super) fn slower(&self, duration: Duration) -> bool {
+        duration > self.slow_over
     }
 
     fn adopt(&mut self, database: DatabaseId) -> Arc<DatabaseCells> {

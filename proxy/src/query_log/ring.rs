@@ -156,6 +156,18 @@ impl WorkerLog {
         }
     }
 
+    /// Counts a statement whose entry is left out, its text with it. It counts as dropped.
+    pub fn count(&mut self, record: &StatementRecord<'_>) {
+        self.counters.count(record);
+        self.counters.note_dropped(record);
+        self.ring.dropped.increment();
+    }
+
+    /// Whether a statement of that duration is a slow one.
+    pub fn is_slow(&self, duration: Duration) -> bool {
+        self.counters.slower(duration)
+    }
+
     fn append(
         &mut self,
         index: usize,

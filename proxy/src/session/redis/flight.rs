@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use control_store::logs::Source;
 use control_store::{DatabaseId, Engine};
@@ -220,17 +220,66 @@ pub(super) fn record(
     if let Some(failure) = failure {
         metrics.errors.of(failure.class).increment();
     }
-    let mut text = std::mem::take(&mut cx.redis.text);
-    text.clear();
-    logged.write(&mut text);
-    cx.log.record(&StatementRecord {
+    let record = StatementRecord {
         database: place.database,
-        text: text.as_bytes(),
+        text: b"",
         source: place.source,
         ended_at_us: cx.wall_us,
         duration,
         error_code: failure.map(|failure| failure.code),
         rows: 0,
+    };
+    let matters = failure.is_some() || cx.log.is_slow(duration);
+    if !matters && !cx.redis.entries.admit(cx.now) {
+        return cx.log.count(&record);
+    }
+    let mut text = std::mem::take(&mut cx.redis.text);
+    text.clear();
+    logged.write(&mut text);
+    cx.log.record(&StatementRecord {
+        text: text.as_bytes(),
+        ..record
     });
     cx.redis.text = text;
+}
+
+/// How many ordinary commands a worker may write into the log. A server answers a million in a second: what their entries cost would be
+/// many times what the commands do. All are counted, and what failed or was slow is always written.
+#[derive(Default)]
+pub(super) struct Entries {
+    second: Option<Instant>,
+    taken: u32,
+}
+
+impl Entries {
+    /// Entries in a second.
+    const RATE: u32 = 10_000;
+
+    #[inline]
+    fn admit(&mut self, now: Instant) -> bool {
+        let begins = self
+            .second
+            .is_none_or(|second| now.saturating_duration_since(second) >= Duration::from_secs(1));
+        if begins {
+            self.second = Some(now);
+            self.taken = 0;
+        }
+        self.taken += 1;
+        self.taken <= Self::RATE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_entries_and_no_more_in_a_second() {
+        let mut entries = Entries::default();
+        let now = Instant::now();
+        let admitted = (0..2 * Entries::RATE).filter(|_| entries.admit(now)).count();
+        assert_eq!(admitted, Entries::RATE as usize);
+        assert!(!entries.admit(now + Duration::from_millis(999)));
+        assert!(entries.admit(now + Duration::from_secs(1)));
+    }
 }

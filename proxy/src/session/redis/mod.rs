@@ -103,6 +103,7 @@ pub(crate) struct Scratch {
     out: Vec<u8>,
     /// A command as the log has it.
     text: String,
+    entries: flight::Entries,
 }
 
 /// What keeps the next command from being handled.
