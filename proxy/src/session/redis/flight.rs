@@ -277,7 +277,9 @@ mod tests {
     fn so_many_entries_and_no_more_in_a_second() {
         let mut entries = Entries::default();
         let now = Instant::now();
-        let admitted = (0..2 * Entries::RATE).filter(|_| entries.admit(now)).count();
+        let admitted = (0..2 * Entries::RATE)
+            .filter(|_| entries.admit(now))
+            .count();
         assert_eq!(admitted, Entries::RATE as usize);
         assert!(!entries.admit(now + Duration::from_millis(999)));
         assert!(entries.admit(now + Duration::from_secs(1)));
