@@ -30,9 +30,9 @@ pub(crate) struct Up {
     /// Where everything is kept. Made on the first start.
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub(crate) data_dir: PathBuf,
-    /// Engines to run, separated by commas.
-    #[arg(long, value_name = "LIST", default_value = "postgresql")]
-    pub(crate) engines: String,
+    /// Engines to run, separated by commas [default: those of postgresql and redis that are installed].
+    #[arg(long, value_name = "LIST")]
+    pub(crate) engines: Option<String>,
     /// Address of the REST API [default: 127.0.0.1:8080, or 10000 higher if that is taken].
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) api: Option<String>,
@@ -45,7 +45,7 @@ pub(crate) struct Up {
     /// Address for MongoDB clients.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) mongodb: Option<String>,
-    /// Address for Redis clients.
+    /// Address for Redis clients [default: 127.0.0.1:6379, or 10000 higher if that is taken].
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) redis: Option<String>,
     /// Address of the Prometheus metrics [default: 127.0.0.1:9090, or 10000 higher if that is taken].

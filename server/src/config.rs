@@ -8,6 +8,7 @@ use std::time::Duration;
 use admin::{Network, Region, Tier};
 use anyhow::{Context as _, Result, bail};
 use control_store::Engine;
+use engines::provisioner::local::installed;
 use proxy::reactor::ReactorKind;
 use serde::Deserialize;
 
@@ -15,7 +16,7 @@ use crate::cli::{Reactor, Up};
 use crate::listen::Wanted;
 
 /// Engines that this version can run.
-pub(crate) const BUILT: [Engine; 1] = [Engine::Postgres];
+pub(crate) const BUILT: [Engine; 2] = [Engine::Postgres, Engine::Redis];
 
 /// How an instance is to run.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ pub(crate) struct Config {
     pub(crate) engines: Vec<Engine>,
     pub(crate) api: Wanted,
     pub(crate) postgres: Wanted,
+    pub(crate) redis: Wanted,
     pub(crate) metrics: Wanted,
     /// Shown in connection strings in place of the address that the proxy listens on.
     pub(crate) public_host: Option<String>,
@@ -57,13 +59,27 @@ pub(crate) struct Config {
 impl Config {
     /// What `up` asks for.
     pub(crate) fn for_up(up: &Up) -> Result<Self> {
-        for (flag, address) in [
-            ("--mysql", &up.mysql),
-            ("--mongodb", &up.mongodb),
-            ("--redis", &up.redis),
-        ] {
+        for (flag, address) in [("--mysql", &up.mysql), ("--mongodb", &up.mongodb)] {
             if address.is_some() {
-                bail!("{flag} was given, but this version runs PostgreSQL only: leave it out");
+                bail!(
+                    "{flag} was given, but this version runs {} only: leave it out",
+                    built()
+                );
+            }
+        }
+        let engines = match &up.engines {
+            Some(list) => parse_engines(list)?,
+            None => installed_engines()?,
+        };
+        for (flag, address, engine) in [
+            ("--postgres", &up.postgres, Engine::Postgres),
+            ("--redis", &up.redis, Engine::Redis),
+        ] {
+            if address.is_some() && !engines.contains(&engine) {
+                bail!(
+                    "{flag} was given, but {} is not among the engines to run: see --engines",
+                    engine.display_name()
+                );
             }
         }
         let tiers = match &up.tier_file {
@@ -73,9 +89,10 @@ impl Config {
         check_tier(&tiers, &up.signup_tier)?;
         Ok(Self {
             data_dir: up.data_dir.clone(),
-            engines: parse_engines(&up.engines)?,
+            engines,
             api: Wanted::parse(up.api.as_deref(), 8080, "--api")?,
             postgres: Wanted::parse(up.postgres.as_deref(), 5432, "--postgres")?,
+            redis: Wanted::parse(up.redis.as_deref(), 6379, "--redis")?,
             metrics: Wanted::parse(up.metrics.as_deref(), 9090, "--metrics")?,
             public_host: None,
             plaintext: up.plaintext,
@@ -151,6 +168,7 @@ struct RawConfig {
 struct RawListen {
     api: Option<String>,
     postgres: Option<String>,
+    redis: Option<String>,
     metrics: Option<String>,
 }
 
@@ -326,6 +344,7 @@ impl RawConfig {
             engines: parse_engines(&self.engines.join(","))?,
             api: Wanted::exactly(self.listen.api.as_deref(), 8080, "listen.api")?,
             postgres: Wanted::exactly(self.listen.postgres.as_deref(), 5432, "listen.postgres")?,
+            redis: Wanted::exactly(self.listen.redis.as_deref(), 6379, "listen.redis")?,
             metrics: Wanted::exactly(self.listen.metrics.as_deref(), 9090, "listen.metrics")?,
             public_host: self.public_host,
             plaintext: !matches!(self.tls.plaintext, RawPlaintext::Never),
@@ -422,6 +441,31 @@ fn read_tiers(path: &Path) -> Result<BTreeMap<String, Tier>> {
         .collect())
 }
 
+/// `postgresql, redis`.
+fn built() -> String {
+    BUILT.map(Engine::lower_name).join(", ")
+}
+
+/// The engines whose servers can be started here. Says which cannot; if that is all of them, it is an error.
+fn installed_engines() -> Result<Vec<Engine>> {
+    let mut engines = Vec::new();
+    let mut missing = Vec::new();
+    for engine in BUILT {
+        match installed(engine) {
+            Ok(()) => engines.push(engine),
+            Err(error) => missing.push((engine, error)),
+        }
+    }
+    if engines.is_empty() {
+        let reasons: Vec<_> = missing.iter().map(|(_, error)| error.to_string()).collect();
+        bail!("{}", reasons.join("; "));
+    }
+    for (engine, error) in missing {
+        tracing::warn!("{} is left out: {error}", engine.display_name());
+    }
+    Ok(engines)
+}
+
 fn parse_engines(list: &str) -> Result<Vec<Engine>> {
     let mut engines = Vec::new();
     for name in list
@@ -430,12 +474,13 @@ fn parse_engines(list: &str) -> Result<Vec<Engine>> {
         .filter(|name| !name.is_empty())
     {
         let Some(engine) = Engine::parse(name) else {
-            bail!("'{name}' is no engine: this version runs postgresql");
+            bail!("'{name}' is no engine: this version runs {}", built());
         };
         if !BUILT.contains(&engine) {
             bail!(
-                "{} cannot be run by this version: it runs postgresql",
-                engine.display_name()
+                "{} cannot be run by this version: it runs {}",
+                engine.display_name(),
+                built()
             );
         }
         if !engines.contains(&engine) {
@@ -443,7 +488,7 @@ fn parse_engines(list: &str) -> Result<Vec<Engine>> {
         }
     }
     if engines.is_empty() {
-        bail!("no engine was named: this version runs postgresql");
+        bail!("no engine was named: this version runs {}", built());
     }
     Ok(engines)
 }
@@ -479,7 +524,10 @@ mod tests {
                 "data_dir = 'd'\nengines = ['oracle']",
                 "'oracle' is no engine",
             ),
-            ("data_dir = 'd'\nengines = ['redis']", "Redis cannot be run"),
+            (
+                "data_dir = 'd'\nengines = ['mongodb']",
+                "MongoDB cannot be run by this version: it runs postgresql, redis",
+            ),
             ("data_dir = 'd'\n[tls]\nkey = 'k'", "belong together"),
             ("data_dir = 'd'\n[proxy]\nreactor = 'kqueue'", "'kqueue'"),
             ("data_dir = 'd'\n[proxy]\nworkers = 0", "1 to 127"),

@@ -17,6 +17,9 @@ pub(crate) struct Ready {
     /// `host:port` for PostgreSQL clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) postgres: Option<String>,
+    /// `host:port` for Redis clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) redis: Option<String>,
     /// The authority that clients trust; none if the operator's own certificate is used.
     pub(crate) ca_cert: Option<PathBuf>,
     /// The process.

@@ -19,6 +19,7 @@ use control_store::{DatabaseId, Engine, Sealer, Store};
 use engines::DatabaseEngine;
 use engines::postgres::PostgresEngine;
 use engines::provisioner::local::LocalProvisioner;
+use engines::redis::RedisEngine;
 use proxy::Proxy;
 use proxy::query_log::{QueryLog, QueryLogConfig};
 use proxy::reactor::TlsStore;
@@ -105,12 +106,18 @@ async fn serve(
 ) -> Result<Running> {
     // Ports first: a port that is taken should not cost the start of servers.
     let api_socket = one(config.api.bind(1)?)?;
-    let postgres_sockets = config.postgres.bind(config.workers)?;
+    let clients = [
+        (Engine::Postgres, &config.postgres),
+        (Engine::Redis, &config.redis),
+    ];
+    let mut sockets = BTreeMap::new();
+    for (engine, wanted) in clients {
+        if config.engines.contains(&engine) {
+            sockets.insert(engine, wanted.bind(config.workers)?);
+        }
+    }
     let metrics_socket = one(config.metrics.bind(1)?)?;
-    let postgres_address = postgres_sockets
-        .first()
-        .context("no socket for PostgreSQL clients")?
-        .local_addr()?;
+    let addresses = addresses(&sockets)?;
 
     let own = match &config.tls {
         Some(_) => None,
@@ -137,15 +144,19 @@ async fn serve(
         )
     })?;
     query_log.set_retention(retention(&store, config));
-    let internal_socket = internal_socket(data)?;
+    let internal = internal_folder(data)?;
+    let (internal_socket, redis_internal_socket) =
+        (internal.join(".s.PGSQL.5432"), internal.join("redis.sock"));
     let guard = Arc::new(Guard::open(&store, config.ip_limit)?);
     let proxy = Arc::new(
         Proxy::start(
             proxy::Config {
                 reactor: config.reactor,
                 workers: config.workers,
-                postgres: postgres_sockets,
+                postgres: sockets.remove(&Engine::Postgres).unwrap_or_default(),
+                redis: sockets.remove(&Engine::Redis).unwrap_or_default(),
                 internal_socket: Some(internal_socket.clone()),
+                redis_internal_socket: Some(redis_internal_socket.clone()),
                 plaintext: config.plaintext,
                 plaintext_from_anywhere: config.plaintext_from_anywhere,
                 tls: Some(Arc::new(tls)),
@@ -162,7 +173,11 @@ async fn serve(
     subscribe(&store, &proxy);
     let jobs = Jobs::new(JobParts {
         store: Arc::clone(&store),
-        engines: vec![Arc::new(PostgresEngine) as Arc<dyn DatabaseEngine>],
+        // All of them: what an engine that is not run any more has left must be removable.
+        engines: vec![
+            Arc::new(PostgresEngine) as Arc<dyn DatabaseEngine>,
+            Arc::new(RedisEngine),
+        ],
         provisioner: provisioner.clone(),
         traffic: proxy.traffic(),
         logs: query_log.clone(),
@@ -175,7 +190,11 @@ async fn serve(
     let (stop, stopped) = watch::channel(false);
     let api_address = api_socket.local_addr()?;
     let api = Api::new(
-        api_config(config, postgres_address, internal_socket),
+        ApiConfig {
+            internal_socket,
+            redis_internal_socket,
+            ..api_config(config, &addresses)
+        },
         Arc::clone(&store),
         Arc::new(jobs),
         query_log.clone(),
@@ -203,7 +222,8 @@ async fn serve(
     let ready = Ready {
         api: format!("http://{}", shown(api_address)),
         metrics: format!("http://{}/metrics", shown(metrics_address)),
-        postgres: Some(shown(postgres_address)),
+        postgres: addresses.get(&Engine::Postgres).map(|it| shown(*it)),
+        redis: addresses.get(&Engine::Redis).map(|it| shown(*it)),
         ca_cert: own.map(|files| files.ca_cert),
         pid: std::process::id(),
     };
@@ -297,11 +317,20 @@ fn retention(
 }
 
 /// The folder is closed to others: who can enter it is the operator.
-fn internal_socket(data: &Path) -> Result<PathBuf> {
+fn internal_folder(data: &Path) -> Result<PathBuf> {
     let folder = data.join("run");
     fs::create_dir_all(&folder)?;
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
-    Ok(folder.join(".s.PGSQL.5432"))
+    Ok(folder)
+}
+
+/// Where each engine's clients connect.
+fn addresses(sockets: &BTreeMap<Engine, Vec<TcpListener>>) -> Result<BTreeMap<Engine, SocketAddr>> {
+    let address = |(engine, sockets): (&Engine, &Vec<TcpListener>)| {
+        let first = sockets.first().context("no socket for clients")?;
+        Ok((*engine, first.local_addr()?))
+    };
+    sockets.iter().map(address).collect()
 }
 
 /// What changes in the store is told to the proxy's sessions.
@@ -320,24 +349,26 @@ fn subscribe(store: &Store, proxy: &Arc<Proxy>) {
     });
 }
 
-fn api_config(config: &Config, postgres: SocketAddr, internal_socket: PathBuf) -> ApiConfig {
-    let (host, port) = (shown(postgres), postgres.port());
-    let host = host
-        .rsplit_once(':')
-        .map_or(host.as_str(), |(host, _)| host);
-    let endpoint = Endpoint {
-        host: config
-            .public_host
-            .clone()
-            .unwrap_or_else(|| host.to_owned()),
-        port,
+fn api_config(config: &Config, addresses: &BTreeMap<Engine, SocketAddr>) -> ApiConfig {
+    let endpoint = |(engine, address): (&Engine, &SocketAddr)| {
+        let host = shown(*address);
+        let host = host
+            .rsplit_once(':')
+            .map_or(host.as_str(), |(host, _)| host);
+        let endpoint = Endpoint {
+            host: config
+                .public_host
+                .clone()
+                .unwrap_or_else(|| host.to_owned()),
+            port: address.port(),
+        };
+        (*engine, endpoint)
     };
     ApiConfig {
-        endpoints: BTreeMap::from([(Engine::Postgres, endpoint)]),
+        endpoints: addresses.iter().map(endpoint).collect(),
         regions: config.regions.clone(),
         tiers: config.tiers.clone(),
         signup_tier: config.signup_tier.clone(),
-        internal_socket,
         slow_query: config.slow_query,
         body_limit: config.body_limit,
         import_limit: config.import_limit,

@@ -83,6 +83,7 @@ impl Product {
                 "127.0.0.1:0",
             ])
             .args(["--ip-limit", "0", "--workers", "2"])
+            .args(self.engines())
             .args(&self.flags)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -107,6 +108,14 @@ impl Product {
             }
             ensure!(Instant::now() < deadline, "it is not ready: {}", self.log());
             sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// PostgreSQL, where the test names no other engines.
+    fn engines(&self) -> &'static [&'static str] {
+        match self.flags.iter().any(|flag| flag == "--engines") {
+            true => &["--redis", "127.0.0.1:0"],
+            false => &["--engines", "postgresql"],
         }
     }
 

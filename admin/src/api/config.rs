@@ -19,8 +19,10 @@ pub struct ApiConfig {
     pub tiers: BTreeMap<String, Tier>,
     /// The tier of an account that signs up.
     pub signup_tier: String,
-    /// The proxy's Unix socket for the API's own queries.
+    /// The proxy's Unix socket for the API's own queries in SQL.
     pub internal_socket: PathBuf,
+    /// The one for Redis.
+    pub redis_internal_socket: PathBuf,
     /// Bytes of a request's body.
     pub body_limit: usize,
     /// Bytes of a schema to import: of the request's body, or of the document behind a URL.
@@ -46,6 +48,7 @@ impl Default for ApiConfig {
             tiers: Tier::defaults(),
             signup_tier: "enterprise".into(),
             internal_socket: PathBuf::new(),
+            redis_internal_socket: PathBuf::new(),
             body_limit: 1 << 20,
             import_limit: 16 << 20,
             import_networks: Vec::new(),

@@ -126,6 +126,7 @@ async fn import(
 ) -> Outcome<Reply<ImportReply>> {
     caller.workspace(&id, Role::Admin)?;
     let workspace = workspaces::find(&state, caller.project(), &id).await?;
+    workspaces::check_schema(workspace.engine)?;
     let source = source(&request, workspace.engine)?;
     let statements = statements(&state, &request, source, workspace.engine).await?;
     let tables = state.work.schema(caller.project(), &id).await?;

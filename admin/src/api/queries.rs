@@ -40,7 +40,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(admin_query))
 }
 
-/// What a statement gave. Values are JSON that loses nothing: `bigint` beyond 2^53 - 1, `numeric`, `NaN` and the infinities
+/// What a statement gave. Of a Redis command: a map has the columns `key` and `value`, everything else the column `value`, with a
+/// row for each element of a list or set; strings that are not UTF-8 are `{"base64": …}`. Of SQL, values are JSON that loses nothing: `bigint` beyond 2^53 - 1, `numeric`, `NaN` and the infinities
 /// are strings, times are ISO 8601, `bytea` is base64, `json` is itself, arrays are arrays, everything else is a string as
 /// the engine writes it.
 #[derive(Serialize, ToSchema)]
@@ -112,7 +113,7 @@ fn elapsed(started: Instant) -> String {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct WorkspaceQuery {
-    /// One or several statements, in the engine's own language.
+    /// One or several statements, in the engine's own language. On Redis a command on each line, quoted as in redis-cli.
     #[schema(example = "SELECT id, name FROM users")]
     query: String,
 }
@@ -174,15 +175,17 @@ impl Session<'_> {
     }
 
     fn target<'a>(&'a self, database: &'a str) -> Outcome<Target<'a>> {
-        let name = DatabaseName {
-            project: control_store::ProjectId::new(self.user),
-            engine: Engine::Postgres,
-            name: database.into(),
-        };
         let snapshot = self.state.store.snapshot().load();
-        let found = snapshot
-            .names
-            .get(&name)
+        // Workspaces' names are unique in a project, and so are the names of its databases, whichever engine they are of.
+        let found = Engine::ALL
+            .iter()
+            .find_map(|engine| {
+                snapshot.names.get(&DatabaseName {
+                    project: control_store::ProjectId::new(self.user),
+                    engine: *engine,
+                    name: database.into(),
+                })
+            })
             .and_then(|id| snapshot.databases.get(id))
             .ok_or_else(|| Failure::not_found(Entity::Database, database))?;
         match found.status {
@@ -192,7 +195,11 @@ impl Session<'_> {
             DatabaseStatus::Deleted => return Err(Fault::UnknownDatabase.into()),
         }
         Ok(Target {
-            socket: &self.state.config.internal_socket,
+            engine: found.engine,
+            socket: match found.engine {
+                Engine::Redis => &self.state.config.redis_internal_socket,
+                _ => &self.state.config.internal_socket,
+            },
             user: self.user,
             password: self.password,
             database,
@@ -229,7 +236,7 @@ pub(super) async fn with_session<T>(
 struct AdminQuery {
     #[schema(example = "myapp")]
     blueprint: String,
-    /// One or several statements. Schema changes are refused.
+    /// One or several statements; on Redis a command on each line. Schema changes are refused.
     #[schema(example = "SELECT id, name FROM users")]
     query: String,
     /// The tenant; this or `all_tenants`.
@@ -355,10 +362,12 @@ async fn every(
     blueprint: &WorkspaceInfo,
     sql: String,
 ) -> Outcome<Response> {
-    // Each would refuse it; one answer is clearer.
-    if classify(sql.as_bytes(), &Options::default())
-        .effects
-        .contains(Effects::DDL)
+    // Each would refuse it; one answer is clearer. Redis has no such thing.
+    let is_sql = blueprint.engine != Engine::Redis;
+    if is_sql
+        && classify(sql.as_bytes(), &Options::default())
+            .effects
+            .contains(Effects::DDL)
     {
         return Err(Failure::bad(DDL_REFUSED));
     }

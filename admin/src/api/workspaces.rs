@@ -4,6 +4,7 @@ use axum::extract::State;
 use control_store::Entity;
 use control_store::ids::{Engine, ProjectId, Role};
 use control_store::names;
+use control_store::redis::redis_user;
 use control_store::states::Mode;
 use control_store::workspaces::{ChangeInfo, WorkspaceInfo};
 use serde::{Deserialize, Serialize};
@@ -173,13 +174,14 @@ impl From<Connection> for ConnectionInfo {
     }
 }
 
-/// How a client reaches a database. On Redis the user name tells which.
+/// How a client reaches a database. On Redis the user name tells which: `short`, a tenant's id or a workspace's name, where that
+/// is enough.
 pub(super) fn connection(
     state: &Shared,
     engine: Engine,
     project: &ProjectId,
     database: &str,
-    redis_user: &str,
+    short: &str,
     password: &str,
 ) -> Outcome<Connection> {
     let endpoint = state
@@ -187,9 +189,14 @@ pub(super) fn connection(
         .endpoints
         .get(&engine)
         .ok_or_else(|| unavailable(engine))?;
+    let user;
     let (database, user) = match engine {
         Engine::Postgres | Engine::Mysql | Engine::Mongodb => (database, project.as_str()),
-        Engine::Redis => ("0", redis_user),
+        Engine::Redis => {
+            let snapshot = state.store.snapshot().load();
+            user = redis_user(&snapshot, project, database, short).to_owned();
+            ("0", &*user)
+        }
     };
     Ok(Connection {
         host: endpoint.host.clone(),
@@ -222,6 +229,13 @@ async fn create(
     let database = names::workspace_database(&request.name)?;
     caller.workspace(&request.name, Role::Admin)?;
     let password = caller.proxy_password(&state).await?;
+    if !state.config.endpoints.contains_key(&engine) {
+        return Err(unavailable(engine));
+    }
+    state
+        .work
+        .create_workspace(caller.project(), &request.name, engine, mode)
+        .await?;
     let connection = connection(
         &state,
         engine,
@@ -230,10 +244,6 @@ async fn create(
         &request.name,
         password.expose(),
     )?;
-    state
-        .work
-        .create_workspace(caller.project(), &request.name, engine, mode)
-        .await?;
     Ok(Reply::created(CreatedWorkspace {
         blueprint: (mode == Mode::Tenant).then(|| request.name.clone()),
         id: request.name,
@@ -490,6 +500,7 @@ async fn get_schema(
 ) -> Outcome<Reply<SchemaReply>> {
     caller.workspace(&id, Role::Read)?;
     let workspace = find(&state, caller.project(), &id).await?;
+    check_schema(workspace.engine)?;
     let tables = state.work.schema(caller.project(), &workspace.name).await?;
     let tables = tables.into_iter().map(|table| TableInfo {
         name: table.name,
@@ -507,6 +518,16 @@ async fn get_schema(
     Ok(Reply::ok(SchemaReply {
         tables: tables.collect(),
     }))
+}
+
+/// Whether databases of that engine have a schema.
+pub(super) fn check_schema(engine: Engine) -> Outcome<()> {
+    match engine {
+        Engine::Postgres | Engine::Mysql | Engine::Mongodb => Ok(()),
+        Engine::Redis => Err(Failure::bad(
+            "Redis has no schema: a Redis workspace has settings, see /workspaces/{id}/settings",
+        )),
+    }
 }
 
 /// Changes that no version holds yet.

@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 /// The largest whole number up to which every JSON reader is exact.
-const MAX_SAFE: u64 = (1 << 53) - 1;
+pub(super) const MAX_SAFE: u64 = (1 << 53) - 1;
 /// Arrays may nest as deep as PostgreSQL lets them, and no deeper.
 const MAX_DIMENSIONS: usize = 6;
 

@@ -1,7 +1,8 @@
-//! Runs SQL for the API, through the proxy: whatever holds for drivers there holds here too.
+//! Runs queries for the API, through the proxy: whatever holds for drivers there holds here too.
 
 mod cell;
 mod decode;
+mod redis;
 mod wire;
 
 use std::path::Path;
@@ -13,10 +14,13 @@ pub use cell::Cell;
 
 use crate::app::failure::{EngineError, Failure, Outcome};
 use control_store::Fault;
+use control_store::ids::Engine;
 
 /// Where a query runs, and as whom.
 pub struct Target<'a> {
-    /// The proxy's Unix socket for the API.
+    /// Which engine.
+    pub engine: Engine,
+    /// The proxy's Unix socket for the API and that engine.
     pub socket: &'a Path,
     /// The project's id.
     pub user: &'a str,
@@ -75,7 +79,8 @@ pub struct StatementResult {
 }
 
 /// Runs texts of one or several statements each, in one session, up to the first that fails; gives what each statement did.
-/// As with any driver, several statements of one text without a transaction of their own are one transaction.
+/// As with any driver, several statements of one text without a transaction of their own are one transaction; on Redis a text
+/// is lines with a command each, and `MULTI` and `EXEC` make a transaction.
 ///
 /// # Errors
 /// The database refused one of them, or could not be reached.
@@ -85,6 +90,9 @@ pub struct StatementResult {
 pub async fn run(target: &Target<'_>, texts: &[&str]) -> Outcome<Vec<StatementResult>> {
     for text in texts {
         check(text)?;
+    }
+    if target.engine == Engine::Redis {
+        return redis::run(target, texts).await;
     }
     let work = async {
         let mut connection = wire::Connection::log_in(target).await?;

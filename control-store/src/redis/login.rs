@@ -19,7 +19,8 @@ const AMBIGUOUS: Fault = Fault::Unsupported {
 
 /// Finds the key and the database of a login. `password_sha256` is that of an API key or of a proxy password. `user` is a
 /// tenant's id, a workspace's name, `workspace`, or a database's name; none or `default` means the only database that the
-/// key opens. Where a tenant and a workspace have the same name, the tenant is meant.
+/// key opens. Where a tenant and a workspace have the same name, the tenant is meant;
+/// where a tenant has the name of a database, the database.
 ///
 /// # Errors
 /// [`Fault::AuthFailed`] if no key has that password, whoever `user` may be: it is not looked at before. With a key that is
@@ -37,27 +38,47 @@ pub fn redis_login(
     let key = as_key.or(as_password).ok_or(Fault::AuthFailed)?;
     let database = match user {
         None | Some(DEFAULT) => only_one(of_scope(snapshot, key)),
-        Some(user) => named(snapshot, key, user),
+        Some(user) => named(snapshot, &key.project, user, |id| opens(snapshot, key, *id)),
     }?;
     Ok((Arc::clone(key), database))
 }
 
-/// What a user's name stands for, among what the key opens.
-fn named(snapshot: &Snapshot, key: &Key, user: &str) -> Result<DatabaseId, Fault> {
-    let project = &key.project;
-    let opened = |id: &DatabaseId| opens(snapshot, key, *id);
+/// The user that connection strings of a database show: `short`, a tenant's id or a workspace's name, if that is enough to tell it
+/// from all others of the project, else its name.
+pub fn redis_user<'a>(
+    snapshot: &Snapshot,
+    project: &ProjectId,
+    database: &'a str,
+    short: &'a str,
+) -> &'a str {
+    let meant = by_name(snapshot, project, database);
+    let found = named(snapshot, project, short, |_| true).ok();
+    if meant.is_some() && meant == found {
+        short
+    } else {
+        database
+    }
+}
+
+/// What a user's name stands for, among what the key opens. A database's own name comes first: it means the same for every key.
+fn named(
+    snapshot: &Snapshot,
+    project: &ProjectId,
+    user: &str,
+    opened: impl Fn(&DatabaseId) -> bool,
+) -> Result<DatabaseId, Fault> {
+    if let Some(id) = by_name(snapshot, project, user).filter(&opened) {
+        return Ok(id);
+    }
     let tenant = TenantId::new(user);
-    match only_one(snapshot.redis.of_tenant(project, &tenant).filter(opened)) {
+    match only_one(snapshot.redis.of_tenant(project, &tenant).filter(&opened)) {
         Err(Fault::UnknownDatabase) => {}
         found => return found,
-    }
-    if let Some(id) = by_name(snapshot, project, user).filter(opened) {
-        return Ok(id);
     }
     let of_workspace = workspace_database(user)
         .ok()
         .and_then(|name| by_name(snapshot, project, &name));
-    if let Some(id) = of_workspace.filter(opened) {
+    if let Some(id) = of_workspace.filter(&opened) {
         return Ok(id);
     }
     if user == WORKSPACE {

@@ -5,7 +5,7 @@ mod index;
 mod login;
 
 pub use index::RedisIndex;
-pub use login::redis_login;
+pub use login::{redis_login, redis_user};
 
 use std::sync::Arc;
 

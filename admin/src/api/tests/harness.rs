@@ -69,6 +69,7 @@ impl World {
         let store = Arc::new(store);
         let mut config = ApiConfig {
             internal_socket: folder.path().join("socket"),
+            redis_internal_socket: folder.path().join("redis-socket"),
             ..ApiConfig::default()
         };
         config.endpoints.insert(

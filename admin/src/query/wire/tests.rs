@@ -49,6 +49,7 @@ async fn ask(answer: Vec<u8>, limit: usize) -> Result<String, Failure> {
     });
     let budget = Budget::new(limit);
     let target = Target {
+        engine: control_store::Engine::Postgres,
         socket: &socket,
         user: "tdb_1",
         password: "secret",

@@ -131,6 +131,32 @@ fn a_scope_opens_its_own_and_shows_nothing_else() {
 }
 
 #[test]
+fn connection_strings_show_the_shortest_user_that_is_enough() {
+    let world = World::new();
+    world
+        .f
+        .tenant(&world.project, "queue_workspace", &["cache"]);
+    let (_, password) = world.key(Scope::Project);
+    let snapshot = world.f.store.snapshot().load();
+    for (database, short, expected) in [
+        ("cache__acme", "acme", "acme"),
+        ("cache__both", "both", "cache__both"),
+        ("cache_workspace", "cache", "cache"),
+        ("queue_workspace", "queue", "queue_workspace"),
+        ("cache__queue", "queue", "queue"),
+        (
+            "cache__queue_workspace",
+            "queue_workspace",
+            "cache__queue_workspace",
+        ),
+    ] {
+        let shown = redis_user(&snapshot, &world.project, database, short);
+        assert_eq!(shown, expected);
+        assert_eq!(world.login(Some(shown), &password).as_deref(), Ok(database));
+    }
+}
+
+#[test]
 fn strangers_learn_nothing() {
     let world = World::new();
     for user in [None, Some("acme"), Some("none"), Some("workspace")] {

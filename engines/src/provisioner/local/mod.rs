@@ -38,6 +38,18 @@ const START_LIMIT: Duration = Duration::from_secs(300);
 /// A server that ends by itself this often before it ever answered does not work.
 const START_ATTEMPTS: u32 = 3;
 
+/// Whether the programs of that engine's servers are installed here.
+///
+/// # Errors
+/// They are not, or there are no local servers of that engine.
+pub fn installed(engine: Engine) -> Result<(), ProvisionError> {
+    match engine {
+        Engine::Postgres => binaries::PostgresPrograms::find().map(drop),
+        Engine::Redis => binaries::redis_server().map(drop),
+        Engine::Mysql | Engine::Mongodb => Err(ProvisionError::UnsupportedEngine { engine }),
+    }
+}
+
 /// Runs servers on this machine, each in its own folder under `<data>/servers`.
 ///
 /// Dropping it ends the servers at once; [`LocalProvisioner::stop_all`] does so cleanly.
