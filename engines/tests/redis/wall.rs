@@ -360,6 +360,8 @@ async fn the_user_that_selects_reaches_nothing() {
         "quit",
         "select",
         "client tracking",
+        "client unblock",
+        "info",
         "pubsub channels",
         "pubsub numsub",
         "pubsub numpat",
