@@ -6,7 +6,7 @@ use crate::metrics::PinReason;
 
 /// A set of reasons.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Pins(u8);
+pub(super) struct Pins(u16);
 
 /// What pins, and for which reason.
 const PINNING: [(Effects, PinReason); 7] = [
@@ -32,8 +32,8 @@ const UNPINNING: Effects = Effects::UNLISTEN
 impl Pins {
     pub(super) const NONE: Self = Self(0);
 
-    const fn bit(reason: PinReason) -> u8 {
-        1 << reason as u8
+    const fn bit(reason: PinReason) -> u16 {
+        1 << reason as u16
     }
 
     pub(super) const fn is_empty(self) -> bool {
@@ -96,6 +96,17 @@ pub(super) fn reason_of(letter: &[u8]) -> Option<PinReason> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Label as _;
+
+    #[test]
+    fn every_reason_has_a_place_of_its_own() {
+        for reason in PinReason::ALL {
+            let mut pins = Pins::NONE;
+            assert!(pins.add(*reason));
+            let others = PinReason::ALL.iter().filter(|it| *it != reason);
+            assert!(!others.into_iter().any(|it| pins.has(*it)), "{reason:?}");
+        }
+    }
 
     #[test]
     fn reasons_are_told_apart() {
