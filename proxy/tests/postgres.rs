@@ -1359,6 +1359,156 @@ async fn pipelines_keep_their_order() {
     }
 }
 
+/// Tags of what comes back for a batch, up to its last ReadyForQuery.
+async fn exchange(stream: &mut tokio::net::TcpStream, parts: &[(&str, &str)]) -> String {
+    let ends = |part: &&(&str, &str)| matches!(part.0, "sync" | "query");
+    stream.write_all(&batch(parts)).await.unwrap();
+    tags(stream, parts.iter().filter(ends).count()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_whose_plan_has_changed_is_repeated_unnoticed() {
+    let (sync, execute) = (("sync", ""), ("execute", ""));
+    for reactor in REACTORS {
+        let lab = Lab::start(shared(reactor)).await;
+        // Past the proxy, which then does not know that the schema has changed.
+        let admin = lab.superuser(FIRST, TENANT).await;
+        admin
+            .batch_execute(
+                "CREATE TABLE grows (a int); CREATE TABLE other (a int);
+                 INSERT INTO grows VALUES (1); GRANT ALL ON grows, other TO lab_admin",
+            )
+            .await
+            .unwrap();
+        let grow = async || {
+            let name = text(
+                &admin,
+                "SELECT 'c' || count(*) FROM pg_attribute WHERE attrelid = 'grows'::regclass",
+            )
+            .await;
+            let add = format!("ALTER TABLE grows ADD {name} int");
+            admin.batch_execute(&add).await.unwrap();
+        };
+        let (mut stream, _) = raw_login(&lab).await;
+        let prepare = [
+            ("parse", "all=SELECT * FROM grows LIMIT 1"),
+            sync,
+            ("parse", "write=INSERT INTO grows (a) VALUES (2) RETURNING *"),
+            sync,
+            ("parse", "other=INSERT INTO other VALUES (1) RETURNING *"),
+            sync,
+        ];
+        assert_eq!(exchange(&mut stream, &prepare).await, "1Z1Z1Z");
+        let unnamed = ("parse", "=SELECT * FROM grows LIMIT 1");
+        let run = [unnamed, ("bind", ""), execute, sync];
+        for _ in 0..3 {
+            assert_eq!(exchange(&mut stream, &run).await, "12DCZ");
+        }
+        let all = [("bind", "all"), execute, sync];
+        let write = [("bind", "write"), execute, sync];
+        for (parts, expected) in [
+            (&all[..], "2DCZ"),
+            (&write, "2DCZ"),
+            (&[("describe", "all"), sync], "tTZ"),
+            (&[("describe", "all"), ("bind", "all"), execute, sync], "tT2DCZ"),
+            (
+                &[("bind", "all"), execute, ("bind", "write"), execute, sync],
+                "2DC2DCZ",
+            ),
+            (&run, "12DCZ"),
+            (
+                &[unnamed, ("describe", ""), ("bind", ""), execute, sync],
+                "1tT2DCZ",
+            ),
+        ] {
+            // All are prepared on the backend, for the schema that is.
+            for parts in [&all, &write] {
+                assert_eq!(exchange(&mut stream, parts).await, "2DCZ");
+            }
+            assert_eq!(exchange(&mut stream, &run).await, "12DCZ");
+            grow().await;
+            assert_eq!(exchange(&mut stream, parts).await, expected, "{parts:?}");
+        }
+        // Nothing was done twice.
+        assert_eq!(text(&admin, "SELECT count(*) FROM grows").await, "10");
+
+        // The Sync comes later.
+        grow().await;
+        let flushed = [("bind", "all"), execute, ("flush", "")];
+        stream.write_all(&batch(&flushed)).await.unwrap();
+        let mut seen = String::new();
+        while !seen.ends_with(['C', 'E']) {
+            seen.push(char::from(read_message(&mut stream).await.0));
+        }
+        assert_eq!(seen, "2DC");
+        assert_eq!(exchange(&mut stream, &[sync]).await, "Z");
+
+        // What was answered, or stands in a transaction, cannot be repeated: the client gets the error, and once only.
+        assert_eq!(
+            exchange(&mut stream, &[("bind", "other"), execute, sync]).await,
+            "2DCZ"
+        );
+        grow().await;
+        let half = [("bind", "other"), execute, ("bind", "all"), execute, sync];
+        assert_eq!(exchange(&mut stream, &half).await, "2DCEZ");
+        assert_eq!(exchange(&mut stream, &half).await, "2DC2DCZ");
+        assert_eq!(text(&admin, "SELECT count(*) FROM other").await, "2");
+        assert_eq!(exchange(&mut stream, &[("query", "BEGIN")]).await, "CZ");
+        grow().await;
+        assert_eq!(exchange(&mut stream, &all).await, "EZ");
+        assert_eq!(exchange(&mut stream, &[("query", "ROLLBACK")]).await, "CZ");
+        assert_eq!(exchange(&mut stream, &all).await, "2DCZ");
+        lab.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_waits_for_a_schema_change_sees_the_new_schema() {
+    for reactor in REACTORS {
+        let lab = Lab::start(shared(reactor)).await;
+        let mut deployment = lab.superuser(FIRST, TENANT).await;
+        let watcher = lab.superuser(FIRST, TENANT).await;
+        let client = lab.connect(TENANT).await;
+        let all = client.prepare("SELECT * FROM items").await.unwrap();
+        assert_eq!(client.query(&all, &[]).await.unwrap().len(), 100);
+        let change = deployment.transaction().await.unwrap();
+        change
+            .batch_execute("ALTER TABLE items ALTER name TYPE varchar")
+            .await
+            .unwrap();
+        let waits = tokio::spawn(async move { client.query(&all, &[]).await });
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+        while text(&watcher, waiting).await == "0" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        change.commit().await.unwrap();
+        assert_eq!(waits.await.unwrap().unwrap().len(), 100);
+        lab.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unnamed_statement_outlives_what_the_proxy_asks_for_itself() {
+    for reactor in REACTORS {
+        let options = Options {
+            pool_mode: PoolMode::Session,
+            ..Options::on(reactor)
+        };
+        let lab = Lab::start(options).await;
+        let (mut stream, _) = raw_login(&lab).await;
+        // Once it has run, the proxy asks the server what it has set.
+        let parts = [
+            ("parse", "=SELECT set_config('work_mem', '8MB', false)"),
+            ("bind", ""),
+            ("execute", ""),
+            ("sync", ""),
+        ];
+        assert_eq!(exchange(&mut stream, &parts).await, "12DCZ");
+        assert_eq!(exchange(&mut stream, &parts[1..]).await, "2DCZ");
+        lab.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn flush_gives_replies_before_sync() {
     for reactor in REACTORS {

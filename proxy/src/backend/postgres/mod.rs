@@ -12,6 +12,7 @@ use protocol_postgres::frame::{self, Split};
 
 use super::Member;
 use crate::protocol::PooledBackend;
+use crate::session::postgres::replay::Replay;
 use crate::session::postgres::replies::Replies;
 use crate::session::postgres::settings::SettingSet;
 
@@ -35,6 +36,8 @@ pub(crate) struct Backend {
     pub(crate) schema_epoch: u64,
     /// The message that is just coming in.
     pub(crate) incoming: Incoming,
+    /// What the batch that runs could be repeated with.
+    pub(crate) replay: Replay,
 }
 
 impl Deref for Backend {

@@ -111,6 +111,7 @@ impl Live {
     fn rests(&self) -> bool {
         self.transaction == TransactionStatus::Idle
             && !self.batch_open
+            && self.again.is_empty()
             && !self.incoming.is_streaming()
             && !self.owes()
     }
@@ -218,6 +219,7 @@ impl Live {
                 Ok(())
             }
             tag::PARAMETER_STATUS => self.parameter_status(ports, body, passing),
+            tag::PARAMETER_DESCRIPTION => self.parameter_description(cx, ports, body, passing),
             tag::DATA_ROW if self.hidden.is_some() => {
                 self.judge(tag)?;
                 self.hidden_row(body);
@@ -248,6 +250,12 @@ impl Live {
                 }
                 return Ok(());
             }
+            tag::PARAMETER_DESCRIPTION => {
+                // The client has a part of the answer.
+                if let Some(backend) = self.backend.as_mut() {
+                    backend.replay.spoil();
+                }
+            }
             // One that is too large to be looked at is passed on as it is.
             tag::ERROR_RESPONSE => return self.error(cx, ports, b"\0", passing),
             _ => {}
@@ -277,6 +285,9 @@ impl Live {
                 self.end_flight(cx, Some(rows));
             }
             _ => {}
+        }
+        if verdict.head == Owed::Describe {
+            self.give_withheld(ports, passing);
         }
         self.deliver(ports, &verdict, len, passing);
         Ok(())
@@ -418,8 +429,19 @@ impl Live {
         if let Owed::Query { show: true } = verdict.head {
             self.end_flight(cx, None);
         }
+        if self.wait == Wait::Again {
+            passing.skip(ports, len);
+            self.wait = Wait::Not;
+            // Once it is the session's again, its bytes' end leads on to the messages.
+            self.adopt(ports);
+            return Ok(());
+        }
         self.transaction = status;
         self.ready_seen = true;
+        let quiet = !self.batch_open && !self.owes();
+        if let Some(backend) = self.backend.as_mut() {
+            backend.replay.ready(quiet);
+        }
         let overflow = std::mem::replace(&mut self.overflow, Overflow::No);
         if status == TransactionStatus::InTransaction
             && overflow == (Overflow::Swallow { failed: false })
@@ -479,7 +501,12 @@ impl Live {
         {
             // A statement's result has changed its shape: everything is prepared again before its next use.
             backend.schema_epoch = self.gate.schema_epoch().wrapping_sub(1);
+            if self.repeat(cx, ports, &dropped) {
+                passing.skip(ports, len);
+                return Ok(());
+            }
         }
+        self.give_withheld(ports, passing);
         let replacement = self.replacement(cx, code, &verdict);
         let failure = match &replacement {
             Some((_, failure)) => *failure,
@@ -607,6 +634,42 @@ impl Live {
 
     // ---- what the server reports ----
 
+    /// Of a statement that is described. Whether its result can be described too shows next.
+    fn parameter_description<P: Ports>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        body: &[u8],
+        passing: &mut Passing<'_>,
+    ) -> Result<(), Broken> {
+        let (tag, len) = (tag::PARAMETER_DESCRIPTION, HEADER_LEN + body.len());
+        let first = self
+            .backend
+            .as_ref()
+            .is_some_and(|backend| backend.replay.begins_with_describe());
+        if !first {
+            return self.message_header(cx, ports, tag, passing, len);
+        }
+        self.judge(tag)?;
+        let bytes = passing.buf.get(passing.end..passing.end + len);
+        if let (Some(backend), Some(bytes)) = (self.backend.as_mut(), bytes) {
+            backend.replay.withhold(bytes);
+        }
+        passing.skip(ports, len);
+        Ok(())
+    }
+
+    /// Gives the client what was kept back until it was clear what follows.
+    #[inline]
+    fn give_withheld<P: Ports>(&mut self, ports: &mut P, passing: &mut Passing<'_>) {
+        let backend = self.backend.as_mut();
+        if let Some(bytes) = backend.and_then(|backend| backend.replay.take_withheld()) {
+            passing.flush(ports);
+            ports.copy_client(&bytes);
+        }
+    }
+
+
     fn parameter_status<P: Ports>(
         &mut self,
         ports: &mut P,
@@ -660,6 +723,7 @@ const fn must_be_whole(header: Header) -> bool {
             | tag::COMMAND_COMPLETE
             | tag::READY_FOR_QUERY
             | tag::PARAMETER_STATUS
+            | tag::PARAMETER_DESCRIPTION
             | tag::NOTICE_RESPONSE
     ) && header.body as usize <= MAX_WHOLE
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use control_store::Fault;
-use protocol_postgres::backend::write as reply;
+use protocol_postgres::backend::{TransactionStatus, write as reply};
 use protocol_postgres::frame::HEADER_LEN;
 use protocol_postgres::frontend::{
     BindNames, BindPrefix, Close, Describe, Execute, Kind, Parse, Query, tag, write,
@@ -64,7 +64,7 @@ impl Live {
                 }
                 continue;
             }
-            let message = match self.held.take() {
+            let message = match self.held.take().or_else(|| self.next_again()) {
                 Some(message) => message,
                 None => match self.incoming.next_message(cx.now) {
                     Ok(Some(message)) => message,
@@ -100,8 +100,10 @@ impl Live {
             tag::CLOSE => self.close_named(cx, ports, message),
             tag::SYNC => self.sync(cx, ports, message),
             tag::FLUSH => {
-                if let Some(backend) = &self.backend {
-                    ports.send_backend(backend.conn, message.bytes);
+                if let Some(backend) = self.backend.as_mut() {
+                    ports.copy_backend(backend.conn, &message.bytes);
+                    let idle = self.transaction == TransactionStatus::Idle;
+                    backend.replay.keep(message, idle);
                 }
                 Ok(Done::Yes)
             }
@@ -209,6 +211,7 @@ impl Live {
         self.flights.push(text, message.at, cx.now);
         if let Some(backend) = self.backend.as_mut() {
             backend.replies.push(Owed::Query { show: true });
+            backend.replay.spoil();
             ports.send_backend(backend.conn, message.bytes);
         }
         Ok(Done::Yes)
@@ -235,6 +238,7 @@ impl Live {
         self.flights.push(text, message.at, cx.now);
         if let Some(backend) = self.backend.as_mut() {
             backend.replies.push(Owed::Query { show: true });
+            backend.replay.spoil();
         }
         self.send_and_stream(ports, message, Sink::Classify(classifier));
         Ok(Done::Yes)
@@ -321,6 +325,9 @@ impl Live {
             return Ok(Done::Waits(message));
         }
         self.batch_open = true;
+        if let Some(backend) = self.backend.as_mut() {
+            backend.replay.pass();
+        }
         let (statement, one_off) = match (known, self.reading()) {
             (Some(known), _) => (known, false),
             (None, Some(reading)) if !may_name_a_moment(parse.query) => {
@@ -402,6 +409,7 @@ impl Live {
                 show: true,
                 named: false,
             });
+            backend.replay.spoil();
         }
         self.send_and_stream(ports, message, Sink::Classify(classifier));
         Ok(Done::Yes)
@@ -441,7 +449,11 @@ impl Live {
         };
         backend.replies.push(Owed::Bind);
         match statement {
-            None => self.send_and_stream(ports, message, Sink::Backend),
+            None => {
+                // A name of the client's own means nothing on another backend, nor on this one once it has prepared anew.
+                backend.replay.spoil();
+                self.send_and_stream(ports, message, Sink::Backend);
+            }
             Some(statement) => {
                 let mut out = std::mem::take(&mut cx.scratch);
                 out.clear();
@@ -466,6 +478,8 @@ impl Live {
                     self.incoming.stream(message.rest);
                     self.sink = Sink::Backend;
                 }
+                let idle = self.transaction == TransactionStatus::Idle;
+                backend.replay.keep(message, idle);
             }
         }
         Ok(Done::Yes)
@@ -515,7 +529,7 @@ impl Live {
         };
         backend.replies.push(Owed::Describe);
         match statement {
-            None => ports.send_backend(backend.conn, message.bytes),
+            None => copy_or_send(ports, backend, &message.bytes),
             Some(statement) => {
                 let mut out = std::mem::take(&mut cx.scratch);
                 out.clear();
@@ -524,6 +538,8 @@ impl Live {
                 cx.scratch = out;
             }
         }
+        let idle = self.transaction == TransactionStatus::Idle;
+        backend.replay.keep(message, idle);
         Ok(Done::Yes)
     }
 
@@ -551,11 +567,9 @@ impl Live {
         self.flights.push(text, message.at, cx.now);
         if let Some(backend) = self.backend.as_mut() {
             backend.replies.push(Owed::Execute);
-            if message.bytes.len() <= SMALL {
-                ports.copy_backend(backend.conn, &message.bytes);
-            } else {
-                ports.send_backend(backend.conn, message.bytes);
-            }
+            copy_or_send(ports, backend, &message.bytes);
+            let idle = self.transaction == TransactionStatus::Idle;
+            backend.replay.keep(message, idle);
         }
         Ok(Done::Yes)
     }
@@ -590,6 +604,7 @@ impl Live {
         }
         self.batch_open = true;
         if let Some(backend) = self.backend.as_mut() {
+            backend.replay.pass();
             if ours {
                 backend.replies.push(Owed::CloseHere);
             } else {
@@ -622,11 +637,16 @@ impl Live {
                 self.batch_open = false;
             }
             ports.copy_backend(backend.conn, &message.bytes);
+            let idle = self.transaction == TransactionStatus::Idle;
+            backend.replay.keep(message, idle);
         }
         Ok(Done::Yes)
     }
 
     fn copy<P: Ports>(&mut self, ports: &mut P, message: Message) {
+        if let Some(backend) = self.backend.as_mut() {
+            backend.replay.spoil();
+        }
         if message.tag != tag::COPY_DATA
             && !std::mem::take(&mut self.copy_in)
             && let Some(backend) = self.backend.as_mut()
@@ -660,6 +680,7 @@ impl Live {
         self.flights.push(FUNCTION_CALL, message.at, cx.now);
         if let Some(backend) = self.backend.as_mut() {
             backend.replies.push(Owed::Query { show: true });
+            backend.replay.spoil();
         }
         self.send_and_stream(ports, message, Sink::Backend);
         Ok(Done::Yes)
@@ -833,7 +854,7 @@ impl Live {
         self.incoming.stream(message.rest);
         let open = self.owes()
             || self.batch_open
-            || self.transaction != protocol_postgres::backend::TransactionStatus::Idle;
+            || self.transaction != TransactionStatus::Idle;
         if open && self.backend.is_some() {
             return self.poison(ports, simple, refusal, text, message.at);
         }
@@ -886,6 +907,7 @@ impl Live {
         let Some(backend) = self.backend.as_mut() else {
             return;
         };
+        backend.replay.spoil();
         let mut out = Vec::with_capacity(64);
         let written = if simple {
             backend.replies.push(Owed::PoisonQuery(slot));
@@ -920,6 +942,15 @@ enum Ready {
     Wait,
     /// No statement may be sent.
     Refused(Fault),
+}
+
+/// Sends a message that is kept too.
+fn copy_or_send<P: Ports>(ports: &mut P, backend: &Backend, bytes: &Buf) {
+    if bytes.len() <= SMALL {
+        ports.copy_backend(backend.conn, bytes);
+    } else {
+        ports.send_backend(backend.conn, bytes.clone());
+    }
 }
 
 /// Prepares a statement on a backend.

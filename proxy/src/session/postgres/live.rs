@@ -61,6 +61,8 @@ pub(super) enum Wait {
     Hidden,
     /// Replies of an earlier batch.
     Replies,
+    /// The end of a batch that is then sent again.
+    Again,
 }
 
 /// A query of our own on the leased backend.
@@ -137,6 +139,8 @@ pub(super) struct Live {
     pub(super) incoming: Incoming,
     /// The message that waits, and since when.
     pub(super) held: Option<Message>,
+    /// Messages that are sent again; they come before what the client sends.
+    pub(super) again: VecDeque<Message>,
     /// The login that is not over yet.
     login: Option<Box<Wanted>>,
     pub(super) hidden: Option<Box<Hidden>>,
@@ -219,6 +223,7 @@ impl Live {
             wait: Wait::Not,
             incoming: Incoming::default(),
             held: None,
+            again: VecDeque::new(),
             login: Some(Box::new(wanted)),
             hidden: None,
             transaction: TransactionStatus::Idle,
@@ -554,7 +559,7 @@ impl Live {
     }
 
     /// Makes a leased backend the session's own: schema and settings.
-    fn adopt<P: Ports>(&mut self, ports: &mut P) -> Turn {
+    pub(super) fn adopt<P: Ports>(&mut self, ports: &mut P) -> Turn {
         let epoch = self.gate.schema_epoch();
         let Some(backend) = self.backend.as_mut() else {
             return Turn::Wait;
@@ -657,6 +662,8 @@ impl Live {
         }
         ports.copy_backend(backend.conn, &out);
         backend.replies.push(Owed::Query { show: false });
+        // A simple query drops the unnamed statement.
+        self.unnamed_leaves_backend();
         self.hidden = Some(Box::new(Hidden {
             then,
             rows: Vec::new(),
@@ -962,6 +969,7 @@ impl Live {
             && !self.batch_open
             && self.hidden.is_none()
             && self.held.is_none()
+            && self.again.is_empty()
             && self
                 .backend
                 .as_ref()
@@ -979,7 +987,7 @@ impl Live {
                     self.refuse_held(cx, ports, &Fault::HoldTimeout);
                 }
             }
-            Wait::Not | Wait::Lease { .. } | Wait::Hidden | Wait::Replies => {}
+            Wait::Not | Wait::Lease { .. } | Wait::Hidden | Wait::Replies | Wait::Again => {}
         }
         let limit = Duration::from_millis(self.route.database.settings.query_timeout_ms);
         let now = cx.now;
@@ -993,8 +1001,10 @@ impl Live {
     }
 
     /// Asks the server to cancel what the leased backend runs.
-    pub(super) fn cancel_at_server<P: Ports>(&self, ports: &mut P) {
-        if let Some(backend) = &self.backend {
+    pub(super) fn cancel_at_server<P: Ports>(&mut self, ports: &mut P) {
+        if let Some(backend) = self.backend.as_mut() {
+            // The cancel would meet the repetition.
+            backend.replay.spoil();
             ports.cancel(backend.id);
         }
     }
@@ -1070,7 +1080,7 @@ impl Live {
             }),
             Wait::Gate { bytes, .. } => self.gate.free_bytes(bytes),
             Wait::Hidden => return,
-            Wait::Not | Wait::Replies => {}
+            Wait::Not | Wait::Replies | Wait::Again => {}
         }
         self.wait = Wait::Not;
     }

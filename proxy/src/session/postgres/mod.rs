@@ -9,6 +9,7 @@
 //! | `backend.rs` | what each message of the backend does |
 //! | `replies.rs` | the replies owed |
 //! | `statement.rs`, `settings.rs`, `pins.rs` | prepared statements, SETs, and what keeps a backend |
+//! | `replay.rs` | a batch that is sent again because a plan had changed |
 //! | `flight.rs` | statements under way, for limits and the log |
 
 mod backend;
@@ -19,6 +20,7 @@ mod live;
 pub(crate) mod login;
 mod pins;
 mod refusal;
+pub(crate) mod replay;
 pub(crate) mod replies;
 pub(crate) mod settings;
 pub(crate) mod statement;
@@ -39,6 +41,7 @@ use crate::faces::postgres as face;
 use crate::protocol::Protocol;
 use live::Live;
 use login::{Login, Progress};
+use replay::Replay;
 use replies::Replies;
 
 /// PostgreSQL, as workers and pools see it.
@@ -62,6 +65,7 @@ impl Protocol for Postgres {
             settings: cx.sets.none(),
             schema_epoch: epoch,
             incoming: Incoming::default(),
+            replay: Replay::default(),
         }
     }
 

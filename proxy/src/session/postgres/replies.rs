@@ -125,6 +125,11 @@ impl Replies {
         self.owed.iter().all(|owed| *owed == Owed::CopyEnd)
     }
 
+    /// Whether the reply to one Sync is all that is owed.
+    pub(crate) fn is_just_sync(&self) -> bool {
+        self.owed.len() == 1 && self.owed.front() == Some(&Owed::Sync)
+    }
+
     /// How many are owed, for the bound on pipelines.
     pub(crate) fn len(&self) -> usize {
         self.owed.len()

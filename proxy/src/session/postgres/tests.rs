@@ -214,12 +214,101 @@ fn many_clients_on_few_backends_see_what_each_would_see_alone() {
     }
 }
 
+/// A script's batches: what a client can send before it has to wait.
+fn batches(script: &[(&'static str, &'static str)]) -> Vec<Vec<u8>> {
+    let ends = |part: &(&str, &str)| match *part {
+        ("query", text) => text != "copy in",
+        (what, _) => matches!(what, "sync" | "done"),
+    };
+    script.split_inclusive(ends).map(model::batch).collect()
+}
+
+/// Whether nothing in the script keeps the proxy from sending a batch again: no transaction, and no Parse behind a Bind.
+fn can_be_repeated(script: &Script) -> bool {
+    let mut bound = false;
+    script.iter().all(|(what, argument)| {
+        match *what {
+            "bind" | "describe" => bound = true,
+            "sync" => bound = false,
+            _ => {}
+        }
+        *argument != "BEGIN" && !(bound && matches!(*what, "parse" | "close"))
+    })
+}
+
+#[test]
+fn clients_that_wait_never_meet_a_plan_that_has_changed() {
+    let all: Vec<Script> = repertoire().into_iter().filter(can_be_repeated).collect();
+    assert!(all.len() > 10);
+    for seed in seeds() {
+        let mut random = sim::Random::new(seed);
+        let mut sim = Sim::new(seed, 1 + random.below(3));
+        sim.alters = true;
+        let scripts: Vec<Script> = (0..2 + random.below(4))
+            .map(|_| {
+                (0..1 + random.below(6))
+                    .flat_map(|_| all[random.below(all.len())].clone())
+                    .collect()
+            })
+            .collect();
+        for script in &scripts {
+            sim.connect_patient(batches(script));
+        }
+        sim.run();
+        for (client, script) in scripts.iter().enumerate() {
+            let Outcome::Open(seen) = sim.outcome(client) else {
+                panic!("seed {seed}: client {client} was closed");
+            };
+            assert_eq!(
+                model::told(&seen),
+                model::told(&model::direct(&model::batch(script))),
+                "seed {seed}, client {client}: {script:?}"
+            );
+        }
+        sim.check_nothing_is_held();
+    }
+}
+
+#[test]
+fn clients_that_do_not_wait_get_an_answer_to_all_they_send() {
+    let all = repertoire();
+    for seed in seeds() {
+        let mut random = sim::Random::new(seed);
+        let mut sim = Sim::new(seed, 1 + random.below(3));
+        sim.alters = true;
+        let scripts: Vec<Script> = (0..3)
+            .map(|_| {
+                (0..3)
+                    .flat_map(|_| all[random.below(all.len())].clone())
+                    .collect()
+            })
+            .collect();
+        for script in &scripts {
+            sim.connect(&model::batch(script));
+        }
+        sim.run();
+        for (client, script) in scripts.iter().enumerate() {
+            let Outcome::Open(seen) = sim.outcome(client) else {
+                panic!("seed {seed}: client {client} was closed");
+            };
+            let expected = model::ready_count(&model::direct(&model::batch(script)));
+            assert_eq!(
+                model::ready_count(&seen),
+                expected,
+                "seed {seed}, client {client}: {script:?}"
+            );
+        }
+        sim.check_nothing_is_held();
+    }
+}
+
 #[test]
 fn clients_that_vanish_leave_nothing_behind() {
     let all = repertoire();
     for seed in seeds() {
         let mut random = sim::Random::new(seed);
         let mut sim = Sim::new(seed, 1 + random.below(2));
+        sim.alters = seed % 2 == 1;
         for _ in 0..4 {
             let script: Script = (0..3)
                 .flat_map(|_| all[random.below(all.len())].clone())
@@ -266,6 +355,7 @@ fn a_backend_that_dies_or_lies_costs_only_its_client() {
     for seed in seeds() {
         let mut random = sim::Random::new(seed);
         let mut sim = Sim::new(seed, 2);
+        sim.alters = seed % 2 == 1;
         for _ in 0..4 {
             sim.connect(&model::batch(&script));
         }

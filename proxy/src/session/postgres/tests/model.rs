@@ -1,6 +1,6 @@
 //! A model of a PostgreSQL server: enough of the protocol that order, errors, transactions and statements by name matter.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use protocol_postgres::backend::{
     ErrorResponse, Severity, TransactionStatus as Status, write as reply,
@@ -49,6 +49,16 @@ pub(super) fn direct(script: &[u8]) -> Vec<u8> {
     std::mem::take(&mut model.output)
 }
 
+/// How many times the server has said that it is ready.
+pub(super) fn ready_count(mut bytes: &[u8]) -> usize {
+    let mut count = 0;
+    while let Ok(Split::Message { tag, used, .. }) = frame::split(bytes, 1 << 20) {
+        count += usize::from(tag == b'Z');
+        bytes = &bytes[used..];
+    }
+    count
+}
+
 /// Messages as people read them.
 pub(super) fn told(mut bytes: &[u8]) -> String {
     let mut text = String::new();
@@ -74,6 +84,10 @@ pub(super) struct Model {
     skipping: bool,
     copying: bool,
     statements: HashMap<Vec<u8>, Vec<u8>>,
+    /// Statements whose result has changed its shape since they were prepared.
+    stale: HashSet<Vec<u8>>,
+    /// A batch has begun: it may hold locks that keep a schema from changing.
+    in_batch: bool,
     portal: Option<Vec<u8>>,
 }
 
@@ -86,6 +100,8 @@ impl Default for Model {
             skipping: false,
             copying: false,
             statements: HashMap::new(),
+            stale: HashSet::new(),
+            in_batch: false,
             portal: None,
         }
     }
@@ -103,10 +119,18 @@ impl Model {
         self.input = rest.to_vec();
     }
 
+    /// Somebody else changes the schema: what is prepared can no longer be used.
+    pub(super) fn alter(&mut self) {
+        if !self.in_batch {
+            self.stale = self.statements.keys().cloned().collect();
+        }
+    }
+
     fn message(&mut self, tag: u8, body: &[u8]) {
         if self.skipping && tag != b'S' {
             return;
         }
+        self.in_batch = true;
         match tag {
             b'Q' => {
                 self.statements.remove(&b""[..]);
@@ -126,6 +150,7 @@ impl Model {
                         &format!("prepared statement \"{name}\" already exists"),
                     );
                 } else {
+                    self.stale.remove(parse.name);
                     self.statements
                         .insert(parse.name.to_vec(), parse.query.to_vec());
                     reply::parse_complete(&mut self.output);
@@ -135,6 +160,7 @@ impl Model {
                 let bind = Bind::decode(body).unwrap();
                 match self.find(bind.statement) {
                     Some(_) if self.status == Status::Failed => self.aborted(),
+                    Some(_) if self.stale.contains(bind.statement) => self.changed(),
                     Some(text) => {
                         self.portal = Some(text);
                         reply::bind_complete(&mut self.output);
@@ -146,7 +172,11 @@ impl Model {
                 let describe = Describe::decode(body).unwrap();
                 if let Some(text) = self.find(describe.name) {
                     message(&mut self.output, b't', b"\0\0");
-                    message(&mut self.output, b'T', &text);
+                    if self.stale.contains(describe.name) {
+                        self.changed();
+                    } else {
+                        message(&mut self.output, b'T', &text);
+                    }
                 }
             }
             b'E' => {
@@ -201,10 +231,11 @@ impl Model {
                 self.copying = true;
                 return message(&mut self.output, b'G', b"\0\0\0");
             }
-            b"DEALLOCATE ALL" | b"DISCARD ALL" => {
+            b"DEALLOCATE ALL;" | b"DISCARD ALL" => {
                 self.statements.clear();
-                let status = self.status;
-                self.end(status, text);
+                self.stale.clear();
+                let (status, tag) = (self.status, text.strip_suffix(b";").unwrap_or(text));
+                self.end(status, tag);
             }
             _ => {
                 self.run(text);
@@ -250,6 +281,15 @@ impl Model {
         reply::command_complete(&mut self.output, b"SELECT 1").unwrap();
     }
 
+    fn changed(&mut self) {
+        const ERROR: &[u8] = b"SERROR\0VERROR\0C0A000\0Mcached plan must not change result type\0RRevalidateCachedQuery\0\0";
+        message(&mut self.output, b'E', ERROR);
+        if self.status == Status::InTransaction {
+            self.status = Status::Failed;
+        }
+        self.skipping = true;
+    }
+
     fn aborted(&mut self) {
         self.fail("25P02", "current transaction is aborted");
     }
@@ -270,6 +310,7 @@ impl Model {
     }
 
     fn ready(&mut self) {
+        self.in_batch = false;
         if self.status == Status::Idle {
             self.portal = None;
         }

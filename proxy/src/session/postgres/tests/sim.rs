@@ -16,11 +16,12 @@ use tempfile::TempDir;
 
 use super::super::live::{Identity, Live};
 use super::super::login::KnownLogins;
+use super::super::replay::Replay;
 use super::super::replies::Replies;
 use super::super::settings::SettingSets;
 use super::super::statement::Statements;
 use super::super::{PgSession, Phase};
-use super::model::Model;
+use super::model::{self, Model};
 use crate::backend::pool::{LinkId, SessionRef};
 use crate::backend::postgres::prepared::Prepared;
 use crate::backend::postgres::{Backend, Incoming};
@@ -61,7 +62,11 @@ struct Client {
     session: PgSession,
     /// What it has still to send.
     script: Vec<u8>,
+    /// What it sends once all before it is answered.
+    later: VecDeque<Vec<u8>>,
     seen: Vec<u8>,
+    /// Answers that it waits for, that to its login first.
+    batches: usize,
     closed: bool,
     gone: bool,
 }
@@ -118,6 +123,7 @@ impl World {
             settings: Rc::clone(&self.none),
             schema_epoch: 0,
             incoming: Incoming::default(),
+            replay: Replay::default(),
         })
     }
 
@@ -243,6 +249,8 @@ pub(super) struct Sim {
     clients: Vec<Client>,
     world: World,
     route: Route,
+    /// Whether schemas change behind the proxy's back.
+    pub(super) alters: bool,
     _folder: TempDir,
 }
 
@@ -285,6 +293,7 @@ impl Sim {
             clients: Vec::new(),
             world,
             route: route(),
+            alters: false,
             _folder: folder,
         }
     }
@@ -316,11 +325,33 @@ impl Sim {
                 phase: Phase::Live(Box::new(live)),
             },
             script: script.to_vec(),
+            later: VecDeque::new(),
             seen,
+            batches: 1,
             closed: false,
             gone: false,
         });
         me
+    }
+
+    /// A client that waits for the answers to each batch before it sends the next one.
+    pub(super) fn connect_patient(&mut self, batches: Vec<Vec<u8>>) {
+        let me = self.connect(b"");
+        self.clients[me].later = batches.into();
+    }
+
+    /// Patient clients go on.
+    fn send_later(&mut self) {
+        for client in &mut self.clients {
+            if client.script.is_empty()
+                && !client.later.is_empty()
+                && model::ready_count(&client.seen) == client.batches
+                && let Some(batch) = client.later.pop_front()
+            {
+                client.script = batch;
+                client.batches += 1;
+            }
+        }
     }
 
     fn event(&mut self, me: usize, event: Event) {
@@ -351,6 +382,13 @@ impl Sim {
             self.event(me, Event::Leased(backend));
             return true;
         }
+        if self.alters && self.random.below(6) == 0 {
+            let count = self.world.processes.len();
+            if let Some(process) = self.world.processes.get_mut(self.random.below(count)) {
+                process.model.alter();
+            }
+        }
+        self.send_later();
         let mut can = Vec::new();
         for (at, client) in self.clients.iter().enumerate() {
             if !client.script.is_empty()
