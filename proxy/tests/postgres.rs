@@ -1393,7 +1393,10 @@ async fn a_batch_whose_plan_has_changed_is_repeated_unnoticed() {
         let prepare = [
             ("parse", "all=SELECT * FROM grows LIMIT 1"),
             sync,
-            ("parse", "write=INSERT INTO grows (a) VALUES (2) RETURNING *"),
+            (
+                "parse",
+                "write=INSERT INTO grows (a) VALUES (2) RETURNING *",
+            ),
             sync,
             ("parse", "other=INSERT INTO other VALUES (1) RETURNING *"),
             sync,
@@ -1410,7 +1413,10 @@ async fn a_batch_whose_plan_has_changed_is_repeated_unnoticed() {
             (&all[..], "2DCZ"),
             (&write, "2DCZ"),
             (&[("describe", "all"), sync], "tTZ"),
-            (&[("describe", "all"), ("bind", "all"), execute, sync], "tT2DCZ"),
+            (
+                &[("describe", "all"), ("bind", "all"), execute, sync],
+                "tT2DCZ",
+            ),
             (
                 &[("bind", "all"), execute, ("bind", "write"), execute, sync],
                 "2DC2DCZ",

@@ -669,7 +669,6 @@ impl Live {
         }
     }
 
-
     fn parameter_status<P: Ports>(
         &mut self,
         ports: &mut P,

@@ -852,9 +852,7 @@ impl Live {
         let simple = matches!(message.tag, tag::QUERY | tag::FUNCTION_CALL);
         self.sink = Sink::Discard;
         self.incoming.stream(message.rest);
-        let open = self.owes()
-            || self.batch_open
-            || self.transaction != TransactionStatus::Idle;
+        let open = self.owes() || self.batch_open || self.transaction != TransactionStatus::Idle;
         if open && self.backend.is_some() {
             return self.poison(ports, simple, refusal, text, message.at);
         }
