@@ -228,6 +228,20 @@ pub trait DatabaseEngine: Send + Sync {
         spec: &DatabaseSpec<'_>,
     ) -> Result<(), EngineError>;
 
+    /// Gives the roles of databases that are in use what they may do, no more and no less, where a server may have come to
+    /// another view of it since: all those of one server, when it was started. An engine whose roles keep their rights as they
+    /// were written has nothing to do.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or refuses.
+    async fn restore_roles(
+        &self,
+        _server: &ServerAccess,
+        _databases: &[DatabaseSpec<'_>],
+    ) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     /// Removes a database with its roles, whoever is connected. One that is not there is no error.
     ///
     /// # Errors

@@ -356,6 +356,36 @@ fn everything_is_there_after_a_stop_and_after_a_crash() -> Result<()> {
 }
 
 #[test]
+fn an_engine_that_is_missing_is_named() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let run = |engines: &[&str]| {
+        Command::new(end_to_end::binary())
+            .args(["up", "--data-dir"])
+            .arg(folder.path().join("data"))
+            .args(["--api", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
+            .args(engines)
+            .env("PATH", "")
+            .output()
+    };
+    let asked = run(&["--engines", "redis", "--redis", "127.0.0.1:0"])?;
+    let told = String::from_utf8_lossy(&asked.stderr).into_owned();
+    assert!(!asked.status.success());
+    assert!(
+        told.contains("redis-server was not found: install it"),
+        "{told}"
+    );
+    // Nothing is asked for by name but its port.
+    let port = run(&["--redis", "127.0.0.1:0"])?;
+    let told = String::from_utf8_lossy(&port.stderr).into_owned();
+    assert!(!port.status.success());
+    assert!(
+        told.contains("Redis is left out") && told.contains("--engines"),
+        "{told}"
+    );
+    Ok(())
+}
+
+#[test]
 fn an_engine_that_is_not_asked_for_is_not_served() -> Result<()> {
     let product = Product::start(&[])?;
     assert_eq!(product.ready["redis"], Value::Null);

@@ -1,12 +1,13 @@
 //! Making and removing databases.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use control_store::databases::DatabaseInfo;
-use control_store::snapshot::{Database, DatabaseKind};
+use control_store::snapshot::{Database, DatabaseKind, DatabaseStatus};
 use control_store::states::DatabaseState;
-use control_store::{DatabaseId, Entity, StoreError};
+use control_store::{DatabaseId, Entity, ServerId, StoreError};
 use engines::{DatabaseSpec, DatabaseUse};
 
 use super::{Jobs, failure};
@@ -28,16 +29,20 @@ pub(super) struct Found {
 impl Found {
     /// What its engine needs to know.
     pub(super) fn spec(&self) -> DatabaseSpec<'_> {
-        DatabaseSpec {
-            name: &self.info.name,
-            usage: match self.routed.kind {
-                DatabaseKind::TenantWorkspace => DatabaseUse::TenantWorkspace,
-                DatabaseKind::ControlWorkspace => DatabaseUse::ControlWorkspace,
-                DatabaseKind::Tenant { .. } => DatabaseUse::Tenant,
-            },
-            roles: &self.routed.native_roles,
-            redis: self.routed.redis.as_ref(),
-        }
+        spec(&self.routed)
+    }
+}
+
+fn spec(database: &Database) -> DatabaseSpec<'_> {
+    DatabaseSpec {
+        name: &database.name,
+        usage: match database.kind {
+            DatabaseKind::TenantWorkspace => DatabaseUse::TenantWorkspace,
+            DatabaseKind::ControlWorkspace => DatabaseUse::ControlWorkspace,
+            DatabaseKind::Tenant { .. } => DatabaseUse::Tenant,
+        },
+        roles: &database.native_roles,
+        redis: database.redis.as_ref(),
     }
 }
 
@@ -150,6 +155,36 @@ impl Jobs {
             info,
             routed: Arc::clone(routed),
         })
+    }
+
+    /// Sees to it, once for each start, that the roles of databases in use may do what they are meant to. A server that cannot be
+    /// reached now keeps nothing else from working.
+    pub(super) async fn restore_roles(&self) {
+        let mut servers: BTreeMap<ServerId, Vec<Arc<Database>>> = BTreeMap::new();
+        let snapshot = self.shared.store.snapshot().load();
+        // Those in the trash stay closed.
+        let in_use =
+            |it: &Database| matches!(it.status, DatabaseStatus::Ready | DatabaseStatus::Suspended);
+        for database in snapshot.databases.values().filter(|it| in_use(it)) {
+            let all = servers.entry(database.server).or_default();
+            all.push(Arc::clone(database));
+        }
+        for (id, databases) in servers {
+            let restored = async {
+                let Some(first) = databases.first() else {
+                    return Ok(());
+                };
+                let server = self.access(id).await?;
+                let specs: Vec<_> = databases.iter().map(|it| spec(it)).collect();
+                self.engine(first.engine)?
+                    .restore_roles(&server, &specs)
+                    .await
+                    .map_err(failure)
+            };
+            if let Err(error) = restored.await {
+                tracing::error!(?error, server = %id, "the roles on a server could not be restored");
+            }
+        }
     }
 
     /// Removes what an interrupted life has left half made or half removed. What cannot be removed now keeps nothing else

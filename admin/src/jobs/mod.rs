@@ -139,11 +139,13 @@ impl Jobs {
         Ok(())
     }
 
-    /// Takes up what a crash or a stop has interrupted: half-made databases are removed, deployments go on.
+    /// Takes up what a crash or a stop has interrupted: roles get back their rights, half-made databases are removed,
+    /// deployments go on.
     ///
     /// # Errors
     /// The store failed.
     pub async fn resume(&self) -> Outcome<()> {
+        self.restore_roles().await;
         self.remove_unfinished().await?;
         self.resume_deployments().await
     }

@@ -1,12 +1,12 @@
 //! Making, closing and removing databases: their roles, and their keys.
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{Cmd, Value, cmd};
+use ::redis::{Cmd, Value, cmd, pipe};
 use control_store::ids::Role;
 use control_store::snapshot::{NativeRoles, RedisDatabase};
 
 use super::acl::{rules, set_user};
-use super::connect::{admin, ask, run};
+use super::connect::{admin, ask, ask_all, run};
 use super::table::commands;
 use crate::{DatabaseSpec, EngineError, ServerAccess};
 
@@ -22,13 +22,26 @@ pub(super) async fn create(
     server: &ServerAccess,
     spec: &DatabaseSpec<'_>,
 ) -> Result<(), EngineError> {
-    let place = place(spec)?;
+    create_all(server, std::slice::from_ref(spec)).await
+}
+
+/// As [`create`], for several databases with one look at the server's commands. A server saves a user's rights as categories of
+/// commands, and a newer one may have more commands in them.
+pub(super) async fn create_all(
+    server: &ServerAccess,
+    databases: &[DatabaseSpec<'_>],
+) -> Result<(), EngineError> {
     let mut admin = admin(server, 0).await?;
     let commands = commands(&mut admin).await?;
-    for role in [Role::Admin, Role::Write, Role::Read] {
-        let login = spec.roles.for_role(role);
-        let rules = rules(role, login, place, &commands);
-        run(&mut admin, &set_user(&login.name, &rules)).await?;
+    for database in databases {
+        let place = place(database)?;
+        let mut users = pipe();
+        for role in [Role::Admin, Role::Write, Role::Read] {
+            let login = database.roles.for_role(role);
+            let rules = rules(role, login, place, &commands);
+            users.add_command(set_user(&login.name, &rules));
+        }
+        ask_all::<Value>(&mut admin, &users).await?;
     }
     save(&mut admin).await
 }

@@ -169,6 +169,35 @@ async fn removing_a_database_removes_its_roles_and_keys() {
 }
 
 #[tokio::test]
+async fn roles_get_back_what_they_may_do_and_lose_the_rest() {
+    let lab = Lab::start(true).await;
+    let (acme, globex) = (
+        lab.database(1, Some(1)).await,
+        lab.database(2, Some(2)).await,
+    );
+    let mut admin = lab.admin(0).await;
+    let reader = &acme.roles.read.name;
+    call(&mut admin, &["ACL", "SETUSER", reader, "~*", "+@all"])
+        .await
+        .unwrap();
+    call(&mut admin, &["ACL", "DELUSER", &globex.roles.admin.name])
+        .await
+        .unwrap();
+    RedisEngine
+        .restore_roles(&lab.server, &[acme.spec(), globex.spec()])
+        .await
+        .unwrap();
+    let mut reader = lab.connect(&acme, Role::Read).await;
+    for refused in ["GET 2:a", "SET 1:a 1", "SELECT 2"] {
+        let answer = call(&mut reader, &words(refused)).await;
+        assert_eq!(code(&answer).as_deref(), Some("NOPERM"), "{refused}");
+    }
+    let mut admin = lab.connect(&globex, Role::Admin).await;
+    call(&mut admin, &words("SET 2:a 1")).await.unwrap();
+    lab.stop().await;
+}
+
+#[tokio::test]
 async fn the_size_is_that_of_the_keys() {
     let lab = Lab::start(true).await;
     let acme = lab.database(1, Some(1)).await;

@@ -63,7 +63,7 @@ async fn a_server_starts_survives_crashes_and_stops() {
     let mut admin = lab.admin(0).await;
     for (name, value) in [
         ("port", "0"),
-        ("databases", "1024"),
+        ("databases", "256"),
         ("appendonly", "yes"),
         ("notify-keyspace-events", "AKE"),
         ("busy-reply-threshold", "5000"),
