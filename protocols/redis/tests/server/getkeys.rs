@@ -108,6 +108,12 @@ fn compare(client: &mut Client, table: &Table, line: &[Vec<u8>]) -> bool {
     found
 }
 
+/// Servers before 7.0 do not say what a command does with its keys.
+fn can_be_asked(table: &Table) -> bool {
+    let found = table.find(b"command", Some(b"getkeysandflags"));
+    found.is_some_and(|spec| spec.name() == b"command|getkeysandflags")
+}
+
 #[test]
 fn lines_that_people_write() {
     let server = Server::start();
@@ -118,6 +124,9 @@ fn lines_that_people_write() {
     for _ in 0..8 {
         for template in TEMPLATES.iter().chain(SORTS).chain(FOOLING) {
             let line = corpus::line(template, &mut dice);
+            if table.find(&line[0], None).is_none() {
+                continue;
+            }
             if compare(&mut client, &table, &line) {
                 let spec = table
                     .find(&line[0], line.get(1).map(Vec::as_slice))
@@ -126,7 +135,10 @@ fn lines_that_people_write() {
             }
         }
     }
-    for spec in table.specs() {
+    // Later servers have more commands; earlier ones cannot be asked.
+    let seven = Table::from_reply(include_bytes!("../../testdata/command-7.0.resp3")).unwrap();
+    let can_be_asked = can_be_asked(&table);
+    for spec in seven.specs() {
         let name = show(spec.name());
         let mut walker = spec.walk(40);
         let words: [&[u8]; 40] = std::array::from_fn(|index| match index {
@@ -137,7 +149,7 @@ fn lines_that_people_write() {
         let takes_keys = words
             .iter()
             .any(|word| matches!(walker.next(Some(word)), Role::Key(_)));
-        if takes_keys && !corpus::LEFT_OUT.contains(&&*name) {
+        if takes_keys && can_be_asked && !corpus::LEFT_OUT.contains(&&*name) {
             assert!(with_keys.contains(&name), "{name} has no line");
         }
     }
@@ -219,6 +231,9 @@ fn migrate_and_kin() {
         "migrate h 1  0 9 auth2 u keys keys a b",
     ] {
         let line: Vec<Vec<u8>> = line.split(' ').map(|it| it.as_bytes().to_vec()).collect();
-        assert!(compare(&mut client, &table, &line), "{line:?}");
+        assert!(
+            compare(&mut client, &table, &line) || !can_be_asked(&table),
+            "{line:?}"
+        );
     }
 }

@@ -92,14 +92,19 @@ fn subscriptions_are_within_the_prefix() {
         assert_eq!(tenant.message(), "subscribe c 1");
         assert_eq!(tenant.message(), "subscribe __keyspace@0__:k 2");
         assert_eq!(tenant.message(), "subscribe __keyevent@0__:del 3");
-        tenant.send("ssubscribe c");
-        assert_eq!(tenant.message(), "ssubscribe c 1");
+        let shards = admin.version() >= 7;
+        if shards {
+            tenant.send("ssubscribe c");
+            assert_eq!(tenant.message(), "ssubscribe c 1");
+        }
 
         admin.must("PUBLISH c foreign");
         admin.must("PUBLISH t:c t:mine");
         assert_eq!(tenant.message(), "message c t:mine");
-        admin.must("SPUBLISH t:c x");
-        assert_eq!(tenant.message(), "smessage c x");
+        if shards {
+            admin.must("SPUBLISH t:c x");
+            assert_eq!(tenant.message(), "smessage c x");
+        }
         // Another database's keys, then this one's.
         admin.must("SET t:k v");
         admin.must("DEL t:k");
@@ -132,8 +137,10 @@ fn subscriptions_are_within_the_prefix() {
         assert_eq!(tenant.message(), "unsubscribe __keyevent@0__:del 0");
         tenant.send("unsubscribe");
         assert_eq!(tenant.message(), "unsubscribe null 0");
-        tenant.send("sunsubscribe");
-        assert_eq!(tenant.message(), "sunsubscribe c 0");
+        if shards {
+            tenant.send("sunsubscribe");
+            assert_eq!(tenant.message(), "sunsubscribe c 0");
+        }
     }
 }
 

@@ -102,6 +102,13 @@ impl Client {
         self.reply()
     }
 
+    /// The server's version: its first number.
+    pub(crate) fn version(&mut self) -> u32 {
+        let info = show(&self.must("INFO server"));
+        let (_, version) = info.split_once("redis_version:").unwrap();
+        version.split('.').next().unwrap().parse().unwrap()
+    }
+
     /// A call that must succeed.
     pub(crate) fn must(&mut self, line: &str) -> Vec<u8> {
         let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();

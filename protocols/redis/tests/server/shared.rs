@@ -103,8 +103,8 @@ fn compare(tenant: &mut Tenant, line: &[Vec<u8>]) {
 fn run(user: &str, version: &str, templates: &[&str], seed: u64) {
     let server = Server::start();
     let mut admin = server.connect();
-    admin.must("ACL SETUSER limited on >pw ~t:* &t:* +@all");
-    admin.must("ACL SETUSER full on >pw ~* &* +@all");
+    admin.must("ACL SETUSER limited on >pw ~t:* resetchannels &t:* +@all");
+    admin.must("ACL SETUSER full on >pw ~* allchannels +@all");
     admin.call(&[
         b"FUNCTION",
         b"LOAD",
@@ -114,6 +114,9 @@ fn run(user: &str, version: &str, templates: &[&str], seed: u64) {
     let mut dice = Dice(seed);
     for _ in 0..12_000 {
         let line = corpus::line(dice.pick(templates), &mut dice);
+        if tenant.table.find(&line[0], None).is_none() {
+            continue;
+        }
         compare(&mut tenant, &line);
     }
     // What the tenant has, it has behind the prefix and nowhere else.
@@ -156,7 +159,7 @@ fn transactions_answer_the_same() {
     let server = Server::start();
     server
         .connect()
-        .must("ACL SETUSER limited on >pw ~t:* &t:* +@all");
+        .must("ACL SETUSER limited on >pw ~t:* resetchannels &t:* +@all");
     for version in ["2", "3"] {
         let mut tenant = Tenant::new(&server, "limited", version);
         let mut dice = Dice(0x7777_1234_7777_4321);
@@ -180,7 +183,8 @@ fn transactions_answer_the_same() {
                     b"sscan",
                     b"fcall",
                 ];
-                if skipped.contains(&line[0].as_slice()) {
+                let unknown = tenant.table.find(&line[0], None).is_none();
+                if unknown || skipped.contains(&line[0].as_slice()) {
                     continue;
                 }
                 let args: Vec<&[u8]> = line.iter().map(Vec::as_slice).collect();
