@@ -669,6 +669,18 @@ fn a_database_holds_as_many_keys_as_it_may() {
         ] {
             assert_eq!(client.ask(command), reply, "{command:?}");
         }
+        // The time that a key is to live holds beside it.
+        lab.settings.default_ttl = 1000;
+        lab.publish(0, DatabaseStatus::Ready);
+        lab.traffic().refresh(ACME);
+        client.ask(&["PERSIST", "d"]);
+        assert_eq!(client.ask(&["SET", "d", "2", "KEEPTTL"]), "OK");
+        assert_eq!(client.ask(&["TTL", "d"]), "-1");
+        assert_eq!(client.ask(&["SET", "d", "3"]), "OK");
+        assert_ne!(client.ask(&["TTL", "d"]), "-1");
+        lab.settings.default_ttl = 0;
+        lab.publish(0, DatabaseStatus::Ready);
+        lab.traffic().refresh(ACME);
         // Exactly as many, however many ask at a time; other tenants are not counted.
         client.ask(&["FLUSHDB"]);
         lab.log_in("beta")

@@ -93,6 +93,8 @@ impl Who {
         if !creates || never_creates(spec.name(), command) {
             return Vec::new();
         }
+        // Said to read and write, since they may tell what was there; they take its time away.
+        let makes_anew = matches!(spec.name(), b"set" | b"getset");
         let keeps_ttl = says(command, 3, b"KEEPTTL");
         let mut walk = spec.walk(command.argc());
         let mut created = Vec::new();
@@ -105,8 +107,7 @@ impl Who {
                 created.push(Created {
                     index,
                     ttl: ttl_of(settings, arg),
-                    // GETSET is said to read and write, and takes the time away as SET does.
-                    anew: (flags.has(KeyFlags::OW) || spec.name() == b"getset") && !keeps_ttl,
+                    anew: makes_anew && !keeps_ttl || flags.has(KeyFlags::OW),
                 });
             }
         }
