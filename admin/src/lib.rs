@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod app;
+mod audited;
 pub mod egress;
 pub mod fetch;
 pub mod jobs;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
 
+use crate::audit;
 use crate::error::StoreError;
 use crate::ids::{DatabaseId, KeyId, ServerId};
 use crate::migrate::migrate;
@@ -103,9 +104,14 @@ impl Store {
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut dirty = Dirty::default();
         let value = f(&tx, &mut dirty)?;
+        let note = audit::unwritten();
+        let noted = note.as_ref().map(|it| it.write(&tx)).transpose()?.flatten();
         // Read back before the commit, so that what cannot be published is not committed either.
         let fresh = publish::load(&tx, &self.sealer, dirty)?;
         tx.commit()?;
+        if let (Some(note), Some(row)) = (note, noted) {
+            note.committed(row);
+        }
         if let Some(event) = fresh.publish(&self.snapshot) {
             self.tell(&event);
         }

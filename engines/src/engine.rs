@@ -172,6 +172,15 @@ pub struct Table {
     pub indexes: Vec<String>,
 }
 
+/// Two schemas to be compared, each as the statements that make it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemaPair {
+    /// What the schema should be.
+    pub expected: Vec<String>,
+    /// What it is.
+    pub found: Vec<String>,
+}
+
 /// Why an operation failed.
 #[derive(Debug, Error)]
 pub enum EngineError {
@@ -314,4 +323,28 @@ pub trait DatabaseEngine: Send + Sync {
         server: &ServerAccess,
         database: &str,
     ) -> Result<Vec<Table>, EngineError>;
+
+    /// The schema that a tenant's database has, and the one that these changes make. Nothing else may be done to the
+    /// database meanwhile.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or the engine has no schemas.
+    async fn schemas(
+        &self,
+        _server: &ServerAccess,
+        _database: &str,
+        _roles: &NativeRoles,
+        _changes: &[Change],
+        _options: &ApplyOptions,
+    ) -> Result<SchemaPair, EngineError> {
+        Err(EngineError::Unsupported("this engine has no schemas"))
+    }
+
+    /// Removes what a crash in the middle of [`Self::schemas`] has left on a server.
+    ///
+    /// # Errors
+    /// The server cannot be reached.
+    async fn clear_scratch(&self, _server: &ServerAccess) -> Result<(), EngineError> {
+        Ok(())
+    }
 }

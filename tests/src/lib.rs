@@ -187,6 +187,19 @@ impl Product {
         (host.to_owned(), port.to_owned())
     }
 
+    /// How an operator logs in to the first shared PostgreSQL server, past the proxy.
+    #[must_use]
+    pub fn superuser(&self) -> Login {
+        Login {
+            host: self.data().join("servers/pg-1/run").display().to_string(),
+            port: "5432".into(),
+            user: "tenantsdb".into(),
+            password: String::new(),
+            database: "postgres".into(),
+            ca_cert: String::new(),
+        }
+    }
+
     /// Sends a request without a key.
     ///
     /// # Errors

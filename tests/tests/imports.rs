@@ -174,3 +174,60 @@ fn a_schema_comes_over_from_a_url() -> Result<()> {
     assert_eq!(schema["tables"][0]["columns"][0]["type"], "SERIAL");
     Ok(())
 }
+
+/// What an operator has done to a tenant's database by hand.
+#[test]
+fn drift_is_told_in_words_and_as_statements_that_undo_it() -> Result<()> {
+    let product = Product::start(&[])?;
+    let account = product.sign_up("ann@example.com")?;
+    let workspace = account.workspace("shop", "tenant")?;
+    assert_eq!(workspace.psql(RICH)?, "");
+    let tenant = account.tenant("acme", "shop", &workspace)?;
+    let drift = account.ok("GET", "/tenants/acme/drift", None)?;
+    assert_eq!(drift["in_sync"], true, "{drift:#}");
+    assert_eq!(drift["databases"][0]["version"], 1);
+
+    let by_hand = "ALTER TABLE users ALTER COLUMN balance DROP NOT NULL; ALTER TABLE users ADD COLUMN age int;
+        DROP INDEX happy; DROP VIEW totals; CREATE TABLE app.stray (a int);
+        COMMENT ON TABLE users IS 'other'";
+    let operator = |script: &str| -> Result<String> {
+        let operator = Login {
+            database: tenant.database.clone(),
+            ..product.superuser()
+        };
+        operator.psql(script)
+    };
+    assert_eq!(operator(by_hand)?, "");
+    let drift = account.ok("GET", "/tenants/acme/drift?blueprint=shop", None)?;
+    let differences = drift["databases"][0]["differences"]
+        .as_array()
+        .context("differences")?
+        .clone();
+    let words: Vec<_> = differences
+        .iter()
+        .filter_map(|it| it["description"].as_str())
+        .collect();
+    for expected in [
+        "column users.balance is 'numeric(12,2) DEFAULT 0' and should be 'numeric(12,2) DEFAULT 0 NOT NULL'",
+        "column users.age is not in the blueprint",
+        "index happy is missing",
+        "view totals is missing",
+        "table app.stray is not in the blueprint",
+        "the comment on table users is not as in the blueprint",
+    ] {
+        assert!(words.contains(&expected), "{expected}: {drift:#}");
+    }
+    for statement in differences
+        .iter()
+        .filter_map(|it| it["ddl"].as_array())
+        .flatten()
+    {
+        let statement = statement.as_str().context("a statement")?;
+        assert_eq!(operator(statement)?, "", "{statement}");
+    }
+    let drift = account.ok("GET", "/tenants/acme/drift", None)?;
+    assert_eq!(drift["in_sync"], true, "{drift:#}");
+    let left = operator("SELECT count(*) FROM pg_database WHERE datname LIKE '\\_tdb%'")?;
+    assert_eq!(left, "0\n");
+    Ok(())
+}

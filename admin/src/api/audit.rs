@@ -4,7 +4,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
-use control_store::audit::{AuditEntry, AuditRecord};
+use control_store::audit::{AuditEntry, AuditRecord, Note};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -18,6 +18,7 @@ use super::middleware::{ClientAddress, RequestId, Who};
 use super::state::AppState;
 use super::time;
 use crate::app::failure::{Failure, Outcome};
+use crate::audited;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list))
@@ -26,7 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 /// Not changes: the query log tells what these did.
 const NOT_AUDITED: [&str; 3] = ["/login", "/admin/query", "/workspaces/{id}/queries"];
 
-/// Notes each change that succeeded.
+/// Notes each change, in the transaction of the change, and afterwards what came of it.
 pub(super) async fn note(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let pattern = request
         .extensions()
@@ -42,23 +43,28 @@ pub(super) async fn note(State(state): State<AppState>, request: Request, next: 
     let detail = json!({
         "path": request.uri().path(),
         "request_id": extensions.get::<RequestId>().and_then(|it| it.0.to_str().ok()),
-    });
+    })
+    .to_string();
     let action = format!("{} {pattern}", request.method());
-    let response = next.run(request).await;
-    if let Some((project, key, account)) = who.get().cloned()
-        && response.status().is_success()
-    {
-        let record = AuditRecord {
+    let note = Note::new(move || {
+        let (project, key, account) = who.get().cloned()?;
+        Some(AuditRecord {
             account: Some(account),
             project: Some(project),
             key: Some(key),
-            address,
-            action,
-            detail: detail.to_string(),
-        };
-        if let Err(error) = state.store(move |store| store.append_audit(&record)).await {
-            tracing::error!(?error, "a change could not be noted in the audit log");
-        }
+            address: address.clone(),
+            action: action.clone(),
+            detail: detail.clone(),
+        })
+    });
+    let response = audited::by(note.clone(), next.run(request)).await;
+    let status = response.status().as_u16();
+    let finished = state.store(move |store| store.finish_audit(&note, status));
+    if let Err(error) = finished.await {
+        tracing::error!(
+            ?error,
+            "what came of a change could not be noted in the audit log"
+        );
     }
     response
 }
@@ -93,6 +99,10 @@ struct AuditItem {
     address: Option<String>,
     #[schema(example = "req_5f1c3a1e00000001")]
     request_id: Option<String>,
+    /// The status of the answer; left out while it is under way, and for good if a crash cut it off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = 200)]
+    status: Option<u16>,
 }
 
 impl From<AuditEntry> for AuditItem {
@@ -108,6 +118,7 @@ impl From<AuditEntry> for AuditItem {
             path: text("path"),
             address: record.address,
             request_id: text("request_id"),
+            status: it.status,
         }
     }
 }

@@ -65,12 +65,15 @@ pub(super) async fn once(State(state): State<AppState>, request: Request, next: 
     }
 }
 
-/// Who may have the answer again: whoever has the API key, or on public paths the address. `None`: the key is not one of
-/// ours, which the handler says.
+/// Paths that take a POST without an API key.
+const PUBLIC: [&str; 2] = ["/signup", "/login"];
+
+/// Who may have the answer again: whoever has the API key, or on public paths the address. `None`: the key is missing or not
+/// one of ours, which the handler says.
 fn scope(request: &Request, state: &Shared) -> Option<String> {
     match find_key(request.headers(), state) {
         Ok(key) => Some(format!("key {}", key.id)),
-        Err(Failure::AuthRequired) => {
+        Err(Failure::AuthRequired) if PUBLIC.contains(&request.uri().path()) => {
             let address = request.extensions().get::<ClientAddress>()?;
             Some(format!("address {}", address.0))
         }

@@ -26,6 +26,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 1000;
+/// The largest number that every JSON library can hold as a whole one.
+const MAX_OFFSET: u64 = i64::MAX.cast_unsigned();
 
 /// What ran on a tenant's databases, the newest first.
 #[derive(Serialize, ToSchema)]
@@ -100,7 +102,7 @@ async fn logs(
     let limit = params
         .number("limit", 1, MAX_LIMIT)?
         .unwrap_or(DEFAULT_LIMIT);
-    let offset = params.number("offset", 0, u64::MAX)?.unwrap_or(0);
+    let offset = params.number("offset", 0, MAX_OFFSET)?.unwrap_or(0);
     let only = params.word("type", &[("error", Only::Errors), ("slow", Only::Slow)])?;
     let source = params.word("source", &[("proxy", Source::Proxy), ("api", Source::Api)])?;
     let search = params.text("search").filter(|text| !text.is_empty());

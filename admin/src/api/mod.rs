@@ -8,6 +8,7 @@ mod config;
 mod dedicated;
 mod deployments;
 mod docs;
+mod drift;
 pub mod envelope;
 mod idempotency;
 mod import;
@@ -112,6 +113,7 @@ fn documented_routes() -> (Router<AppState>, serde_json::Value) {
         .merge(tenants::routes())
         .merge(dedicated::routes())
         .merge(deployments::routes())
+        .merge(drift::routes())
         .merge(logs::routes())
         .merge(audit::routes())
         .split_for_parts();

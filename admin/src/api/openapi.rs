@@ -42,7 +42,8 @@ const PUBLIC: [&str; 8] = [
 ];
 /// Paths whose answers have no envelope.
 const BARE: [&str; 2] = ["/openapi.json", "/docs"];
-const REQUEST_ID: &str = "An id of your own for this request; the answer and our log repeat it.";
+const REQUEST_ID: &str = "An id of your own for this request; the answer and our log repeat it. One that is not 1 to 128 letters, \
+    digits, `-`, `_`, `.` and `:` is replaced.";
 
 const IDEMPOTENCY_KEY: &str =
     "The same key with the same request gets the same answer, for a day; with another request 409.";
@@ -125,17 +126,35 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
         }
     }
     let mut parameters = parameters;
+    for parameter in &mut parameters {
+        bound(parameter);
+    }
     if method == "post" {
         parameters.push(json!({
             "name": "idempotency-key", "in": "header", "required": false, "description": IDEMPOTENCY_KEY,
-            "schema": { "type": "string", "maxLength": 255 }
+            "schema": { "type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$" }
         }));
     }
     parameters.push(json!({
         "name": "x-request-id", "in": "header", "required": false, "description": REQUEST_ID,
-        "schema": { "type": "string", "maxLength": 128 }
+        "schema": { "type": "string" }
     }));
     operation["parameters"] = parameters.into();
+}
+
+/// What holds for a query parameter wherever it is.
+fn bound(parameter: &mut Value) {
+    let bounds = match (parameter["in"].as_str(), parameter["name"].as_str()) {
+        (Some("query"), Some("limit")) => json!({ "minimum": 1, "maximum": 1000 }),
+        (Some("query"), Some("offset")) => json!({ "minimum": 0, "maximum": i64::MAX }),
+        (Some("query"), Some("cursor")) => json!({ "pattern": "^[A-Za-z0-9_-]+$" }),
+        (Some("query"), Some("since")) => json!({ "pattern": "^[1-9][0-9]{0,4}[mhd]$" }),
+        _ => return,
+    };
+    if let (Some(schema), Some(bounds)) = (parameter["schema"].as_object_mut(), bounds.as_object())
+    {
+        schema.extend(bounds.clone());
+    }
 }
 
 /// Puts the envelope around an answer's own schema.

@@ -48,7 +48,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 struct QueryResult {
     #[schema(example = json!(["id", "name"]))]
     columns: Vec<String>,
-    #[schema(value_type = Vec<Vec<Object>>, example = json!([[1, "Alice"]]))]
+    #[schema(value_type = Vec<Vec<serde_json::Value>>, example = json!([[1, "Alice"]]))]
     rows: Vec<Vec<Cell>>,
     /// Rows returned; of a statement that returns none, rows changed.
     #[schema(example = 1)]

@@ -14,6 +14,7 @@ use super::idempotency::Running;
 use super::limits::Limits;
 use crate::app::failure::{Failure, Outcome};
 use crate::app::work::Work;
+use crate::audited;
 
 /// What every handler shares.
 pub(super) type AppState = Arc<Shared>;
@@ -70,7 +71,7 @@ impl Shared {
         f: impl FnOnce(&Shared) -> Outcome<T> + Send + 'static,
     ) -> Outcome<T> {
         let shared = Arc::clone(self);
-        tokio::task::spawn_blocking(move || f(&shared))
+        audited::blocking(move || f(&shared))
             .await
             .unwrap_or_else(|error| Err(Failure::Internal(error.to_string())))
     }

@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use control_store::Secret;
 use control_store::deployments::{DeploymentPlan, NewDeployment, OnFailure, Steer, Targets};
-use control_store::ids::{Engine, ProjectId};
+use control_store::ids::{DatabaseId, Engine, ProjectId};
 use control_store::states::Mode;
-use engines::ApplyStep;
+use engines::{ApplyStep, SchemaPair};
 
 use super::failure::Outcome;
 
@@ -73,6 +73,9 @@ pub trait Work: Send + Sync {
 
     /// Pauses, resumes, cancels or retries a deployment.
     async fn steer_deployment(&self, project: &ProjectId, id: &str, steer: Steer) -> Outcome<()>;
+
+    /// The schema that a tenant's database has, and the one that its blueprint's version has.
+    async fn compare_schemas(&self, database: DatabaseId) -> Outcome<SchemaPair>;
 
     /// What a deployment is doing just now, by tenant.
     fn deployment_steps(&self, id: &str) -> BTreeMap<String, ApplyStep>;

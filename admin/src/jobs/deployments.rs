@@ -13,7 +13,7 @@ use control_store::settings::WorkspaceSettings;
 use control_store::snapshot::NativeRoles;
 use control_store::states::Mode;
 use control_store::{DatabaseId, StoreError};
-use engines::{ApplyOptions, ApplyStep, Change, StepSink};
+use engines::{ApplyOptions, ApplyStep, Change, SchemaPair, StepSink};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
@@ -228,17 +228,7 @@ impl Jobs {
         let _turn = self.lock(id).await;
         let Found { info, routed } = self.row(id).await?;
         let roles = &routed.native_roles;
-        let (of, name) = owned(project, blueprint);
-        let changes = self.store(move |store| store.changes(&of, &name)).await?;
-        let changes: Vec<Change> = changes
-            .into_iter()
-            .filter(|change| change.version.is_some_and(|it| it <= version))
-            .map(|change| Change {
-                id: change.id,
-                statement: change.statement,
-                search_path: change.search_path,
-            })
-            .collect();
+        let changes = self.changes_up_to(project, blueprint, version).await?;
         let server = self.access(info.server).await?;
         let options = ApplyOptions {
             steps: steps.clone(),
@@ -259,6 +249,58 @@ impl Jobs {
             .await?;
         self.refresh(id);
         Ok(())
+    }
+
+    async fn changes_up_to(
+        &self,
+        project: &ProjectId,
+        blueprint: &str,
+        version: u32,
+    ) -> Outcome<Vec<Change>> {
+        let (of, name) = owned(project, blueprint);
+        let changes = self.store(move |store| store.changes(&of, &name)).await?;
+        let changes = changes
+            .into_iter()
+            .filter(|change| change.version.is_some_and(|it| it <= version))
+            .map(|change| Change {
+                id: change.id,
+                statement: change.statement,
+                search_path: change.search_path,
+            });
+        Ok(changes.collect())
+    }
+
+    /// The schema of a tenant's database, and that of the blueprint's version that it has.
+    pub(super) async fn compare(&self, id: DatabaseId) -> Outcome<SchemaPair> {
+        let _place = self.place_of(id).await;
+        let _turn = self.lock(id).await;
+        let Found { info, routed } = self.row(id).await?;
+        let changes = self
+            .changes_up_to(&info.project, &info.workspace, info.version)
+            .await?;
+        let server = self.access(info.server).await?;
+        let options = &self.shared.options.apply;
+        self.engine(info.engine)?
+            .schemas(&server, &info.name, &routed.native_roles, &changes, options)
+            .await
+            .map_err(failure)
+    }
+
+    /// Removes what a crash in the middle of a comparison has left. What cannot be removed now is in nobody's way.
+    pub(super) async fn clear_scratch(&self) {
+        let snapshot = self.shared.store.snapshot().load_full();
+        for (id, server) in &snapshot.servers {
+            let Ok(engine) = self.engine(server.engine) else {
+                continue;
+            };
+            let cleared = match self.access(*id).await {
+                Ok(access) => engine.clear_scratch(&access).await.map_err(failure),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = cleared {
+                tracing::warn!(?error, server = %id, "left-over databases could not be looked for");
+            }
+        }
     }
 
     /// Notes what a database has got although something failed.

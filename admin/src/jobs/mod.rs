@@ -23,11 +23,14 @@ use control_store::snapshot::ServerAddress;
 use control_store::states::{Mode, TenantStatus};
 use control_store::{DatabaseId, Entity, Store, StoreError, TrafficControl};
 use engines::provisioner::{ProvisionError, Provisioner, ServerSpec};
-use engines::{AdminLogin, ApplyOptions, ApplyStep, DatabaseEngine, EngineError, ServerAccess};
+use engines::{
+    AdminLogin, ApplyOptions, ApplyStep, DatabaseEngine, EngineError, SchemaPair, ServerAccess,
+};
 use tokio::sync::Semaphore;
 
 use crate::app::failure::{Failure, Outcome};
 use crate::app::work;
+use crate::audited;
 
 /// How the work is done.
 #[derive(Clone, Debug)]
@@ -147,6 +150,7 @@ impl Jobs {
     pub async fn resume(&self) -> Outcome<()> {
         self.restore_roles().await;
         self.remove_unfinished().await?;
+        self.clear_scratch().await;
         self.resume_deployments().await
     }
 
@@ -292,7 +296,7 @@ async fn blocking<T: Send + 'static>(
     f: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     let store = Arc::clone(store);
-    match tokio::task::spawn_blocking(move || f(&store)).await {
+    match audited::blocking(move || f(&store)).await {
         Ok(outcome) => outcome,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
@@ -320,7 +324,7 @@ fn owned(project: &ProjectId, name: &str) -> (ProjectId, String) {
 async fn whole<T: Send + 'static>(
     work: impl Future<Output = Outcome<T>> + Send + 'static,
 ) -> Outcome<T> {
-    match tokio::spawn(work).await {
+    match audited::spawn(work).await {
         Ok(outcome) => outcome,
         Err(error) => Err(Failure::Internal(error.to_string())),
     }
@@ -425,6 +429,11 @@ impl crate::app::work::Work for Jobs {
     async fn steer_deployment(&self, project: &ProjectId, id: &str, steer: Steer) -> Outcome<()> {
         let (jobs, (project, id)) = (self.clone(), owned(project, id));
         whole(async move { jobs.steer(&project, &id, steer).await }).await
+    }
+
+    async fn compare_schemas(&self, database: DatabaseId) -> Outcome<SchemaPair> {
+        let jobs = self.clone();
+        whole(async move { jobs.compare(database).await }).await
     }
 
     fn deployment_steps(&self, id: &str) -> BTreeMap<String, ApplyStep> {

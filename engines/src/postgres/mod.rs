@@ -3,6 +3,7 @@
 mod apply;
 mod connect;
 mod create;
+mod drift;
 mod dump;
 mod harden;
 mod schema;
@@ -19,8 +20,8 @@ use control_store::ids::Engine;
 use control_store::snapshot::NativeRoles;
 
 use crate::{
-    ApplyOptions, Change, DatabaseEngine, DatabaseSpec, EngineError, ServerAccess, Table,
-    TrackedChange,
+    ApplyOptions, Change, DatabaseEngine, DatabaseSpec, EngineError, SchemaPair, ServerAccess,
+    Table, TrackedChange,
 };
 
 /// Does to PostgreSQL servers what the control plane wants done, over their sockets, as their superuser.
@@ -111,6 +112,21 @@ impl DatabaseEngine for PostgresEngine {
         database: &str,
     ) -> Result<Vec<Table>, EngineError> {
         schema::tables(server, database).await
+    }
+
+    async fn schemas(
+        &self,
+        server: &ServerAccess,
+        database: &str,
+        roles: &NativeRoles,
+        changes: &[Change],
+        options: &ApplyOptions,
+    ) -> Result<SchemaPair, EngineError> {
+        drift::schemas(server, database, roles, changes, options).await
+    }
+
+    async fn clear_scratch(&self, server: &ServerAccess) -> Result<(), EngineError> {
+        drift::clear(server).await
     }
 }
 

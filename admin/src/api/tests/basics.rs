@@ -302,6 +302,7 @@ async fn changes_are_audited_and_passwords_cannot_be_guessed_fast() {
         .collect();
     assert_eq!(actions, ["POST /apikeys", "POST /signup"], "{}", audit.text);
     assert_eq!(audit.json["entries"][0]["address"], "127.0.0.1");
+    assert_eq!(audit.json["entries"][0]["status"], 201);
     let first = world.get("/audit?limit=1", &key).await;
     let cursor = first.json["next_cursor"].as_str().unwrap();
     let second = world
@@ -349,6 +350,13 @@ async fn the_same_request_under_one_key_gets_the_same_answer() {
     assert_ne!(send("two", r#"{"name":"Shop"}"#).await.text, first.text);
     assert_eq!(send(&"x".repeat(256), "{}").await.status, 400);
     assert_eq!(world.get("/projects", &key).await.json["count"], 3);
+    for body in ["{}", "{ }"] {
+        let stranger = Request::post("/projects")
+            .header("idempotency-key", "one")
+            .body(Body::from(body))
+            .unwrap();
+        assert_eq!(world.send(stranger).await.status, 401, "{body}");
+    }
     let refused = send("bad", "{").await;
     assert_eq!(refused.text, send("bad", "{").await.text);
 }

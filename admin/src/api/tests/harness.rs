@@ -24,7 +24,7 @@ use control_store::traffic::HoldBudget;
 use control_store::workspaces::NewWorkspace;
 use control_store::{Sealer, Store, TrafficControl};
 use engines::postgres::PostgresEngine;
-use engines::{ApplyStep, DatabaseEngine as _};
+use engines::{ApplyStep, DatabaseEngine as _, SchemaPair};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -354,6 +354,13 @@ impl Work for Fake {
     async fn steer_deployment(&self, project: &ProjectId, id: &str, steer: Steer) -> Outcome<()> {
         self.0.steer_deployment(project, id, steer)?;
         Ok(())
+    }
+
+    async fn compare_schemas(&self, _: DatabaseId) -> Outcome<SchemaPair> {
+        Ok(SchemaPair {
+            expected: vec!["CREATE TABLE public.users (\n    id integer\n)".into()],
+            found: vec!["CREATE TABLE public.users (\n    id bigint\n)".into()],
+        })
     }
 
     fn deployment_steps(&self, _: &str) -> BTreeMap<String, ApplyStep> {

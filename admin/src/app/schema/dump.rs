@@ -4,12 +4,67 @@ use super::{Made, Statement};
 
 /// A statement of a dump, with what it makes. An extension that is there already is to be told from one that is new.
 pub fn statement_of_dump(sql: String) -> Statement {
-    let made = made(&sql).unwrap_or_else(|| Made::Object(beginning(&sql)));
+    let made = made_by_dump(&sql);
     let sql = match sql.strip_prefix("CREATE EXTENSION IF NOT EXISTS ") {
         Some(rest) => format!("CREATE EXTENSION {rest}"),
         None => sql,
     };
     Statement { made, sql }
+}
+
+/// What a statement of a dump makes.
+pub fn made_by_dump(sql: &str) -> Made {
+    made(sql).unwrap_or_else(|| Made::Object(beginning(sql)))
+}
+
+/// The statement that undoes a statement of a dump; `None` if that cannot be told from its text.
+pub fn drop_of_dump(sql: &str) -> Option<String> {
+    let mut reader = Reader(sql);
+    match reader.keyword() {
+        "CREATE" => {
+            reader.skip(&[
+                "OR",
+                "REPLACE",
+                "UNLOGGED",
+                "FOREIGN",
+                "TRUSTED",
+                "UNIQUE",
+                "CONSTRAINT",
+            ]);
+            let before = reader.0;
+            let kind = reader.kind();
+            let words = before.get(..before.len() - reader.0.len())?.trim();
+            reader.skip(&["IF", "NOT", "EXISTS"]);
+            let name = reader.raw_name()?;
+            match kind {
+                "TABLE" | "VIEW" | "SEQUENCE" | "TYPE" | "DOMAIN" | "SCHEMA" | "EXTENSION"
+                | "FUNCTION" | "PROCEDURE" | "STATISTICS" => Some(format!("DROP {words} {name}")),
+                "INDEX" => {
+                    let Made::Index { of, .. } = made(sql)? else {
+                        return None;
+                    };
+                    let schema = of.split_once('.').map_or("public", |(schema, _)| schema);
+                    Some(format!("DROP INDEX {schema}.{name}"))
+                }
+                "TRIGGER" | "POLICY" | "RULE" => {
+                    reader.seek(if kind == "RULE" { "TO" } else { "ON" })?;
+                    Some(format!("DROP {kind} {name} ON {}", reader.raw_name()?))
+                }
+                _ => None,
+            }
+        }
+        "ALTER" if reader.kind() == "TABLE" => {
+            reader.skip(&["ONLY"]);
+            let table = reader.raw_name()?;
+            let constraint = reader.skip(&["ADD"]) && reader.skip(&["CONSTRAINT"]);
+            let name = constraint.then(|| reader.raw_name())??;
+            Some(format!("ALTER TABLE {table} DROP CONSTRAINT {name}"))
+        }
+        "COMMENT" => sql
+            .split_once(" IS '")
+            .map(|(about, _)| format!("{about} IS NULL")),
+        _ => None,
+    }
 }
 
 /// For errors about what has no name: the first words.
@@ -158,6 +213,13 @@ impl<'a> Reader<'a> {
         Some(parts.join("."))
     }
 
+    /// The same as it stands.
+    fn raw_name(&mut self) -> Option<&'a str> {
+        let before = self.0.trim_start();
+        self.name()?;
+        before.get(..before.len() - self.0.len())
+    }
+
     fn part(&mut self) -> Option<String> {
         let rest = self.0.trim_start();
         let Some(quoted) = rest.strip_prefix('"') else {
@@ -183,8 +245,14 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// The name behind that word. Names before it that hold the word would be quoted or in lower case.
+    /// The name behind that word.
     fn behind(&mut self, word: &str) -> Option<String> {
+        self.seek(word)?;
+        self.name()
+    }
+
+    /// Goes behind that word. Names before it that hold the word would be quoted or in lower case.
+    fn seek(&mut self, word: &str) -> Option<()> {
         loop {
             let rest = self.0.trim_start();
             if rest.is_empty() {
@@ -200,7 +268,7 @@ impl<'a> Reader<'a> {
             if found == word {
                 ahead.skip(&["ONLY"]);
                 self.0 = ahead.0;
-                return self.name();
+                return Some(());
             }
             self.0 = if found.is_empty() {
                 let mut chars = rest.chars();
@@ -342,10 +410,53 @@ mod tests {
     }
 
     #[test]
+    fn what_a_statement_makes_can_be_undone() {
+        for (sql, expected) in [
+            (
+                "CREATE UNLOGGED TABLE app.\"A b\" (\n)",
+                Some("DROP TABLE app.\"A b\""),
+            ),
+            (
+                "CREATE MATERIALIZED VIEW public.m AS\n SELECT 1",
+                Some("DROP MATERIALIZED VIEW public.m"),
+            ),
+            (
+                "CREATE FUNCTION public.f(a integer) RETURNS text",
+                Some("DROP FUNCTION public.f"),
+            ),
+            (
+                "CREATE UNIQUE INDEX i ON ONLY app.t USING btree (a)",
+                Some("DROP INDEX app.i"),
+            ),
+            (
+                "CREATE CONSTRAINT TRIGGER \"T\" AFTER INSERT ON public.t DEFERRABLE",
+                Some("DROP TRIGGER \"T\" ON public.t"),
+            ),
+            (
+                "CREATE RULE r AS\n    ON DELETE TO public.v DO NOTHING",
+                Some("DROP RULE r ON public.v"),
+            ),
+            (
+                "ALTER TABLE ONLY public.t\n    ADD CONSTRAINT c CHECK (true)",
+                Some("ALTER TABLE public.t DROP CONSTRAINT c"),
+            ),
+            (
+                "COMMENT ON TABLE public.t IS 'x IS ''y'''",
+                Some("COMMENT ON TABLE public.t IS NULL"),
+            ),
+            ("ALTER TABLE public.t ENABLE ROW LEVEL SECURITY", None),
+            ("CREATE CAST (text AS public.mood) WITH INOUT", None),
+        ] {
+            assert_eq!(drop_of_dump(sql).as_deref(), expected, "{sql}");
+        }
+    }
+
+    #[test]
     fn no_cut_of_a_statement_is_too_much_for_it() {
         let sql = "CREATE CONSTRAINT TRIGGER \"t\"\"é\" AFTER INSERT ON \"a\".users DEFERRABLE";
         for (at, _) in sql.char_indices() {
             statement_of_dump(sql[..at].to_owned());
+            drop_of_dump(&sql[..at]);
         }
     }
 }

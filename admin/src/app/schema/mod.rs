@@ -3,7 +3,7 @@
 mod dump;
 mod json;
 
-pub use dump::statement_of_dump;
+pub use dump::{drop_of_dump, made_by_dump, statement_of_dump};
 pub use json::{JsonColumn, JsonIndex, JsonTable, statements_of};
 
 /// The templates by name.
@@ -15,7 +15,7 @@ pub const TEMPLATES: [(&str, &str); 4] = [
 ];
 
 /// What a statement makes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Made {
     /// This table.
     Table(String),
