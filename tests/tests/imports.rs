@@ -104,7 +104,8 @@ fn a_rich_schema_comes_over_from_another_database_as_it_is() -> Result<()> {
     assert_eq!(source.psql(RICH)?, "");
     let workspace = account.workspace("new", "tenant")?;
     let request = elsewhere(&source)?;
-    let imported = account.ok("POST", "/workspaces/new/schema", Some(&request))?;
+    let imported = account.call("POST", "/workspaces/new/schema", Some(&request))?;
+    assert_eq!(imported["success"], true, "{imported:#}");
     assert_eq!(imported["errors"], json!([]), "{imported:#}");
     assert_eq!(imported["skipped"], json!([]), "{imported:#}");
     for name in [

@@ -282,6 +282,7 @@ struct TenantResult {
 
 /// Either of the two.
 #[derive(ToSchema)]
+#[serde(untagged)]
 #[schema(as = AdminQueryReply)]
 #[allow(
     dead_code,

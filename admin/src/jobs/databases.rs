@@ -54,11 +54,23 @@ impl Jobs {
         if found.info.state != DatabaseState::Provisioning {
             return Err(wrong_state(found.info));
         }
+        self.shape_database(&found).await
+    }
+
+    async fn shape_database(&self, found: &Found) -> Outcome<()> {
         let server = self.access(found.info.server).await?;
         self.engine(found.info.engine)?
             .create_database(&server, &found.spec())
             .await
             .map_err(failure)
+    }
+
+    /// Makes a database as it should be once more: open, with its roles' passwords and rights. What a role has done to itself,
+    /// which PostgreSQL lets every role do, is undone.
+    pub(super) async fn repair_database(&self, id: DatabaseId) -> Outcome<()> {
+        let _turn = self.lock(id).await;
+        let found = self.row(id).await?;
+        self.shape_database(&found).await
     }
 
     /// Removes databases that are marked so. All are tried; gives the first error. What fails is tried again later.

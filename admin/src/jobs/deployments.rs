@@ -288,7 +288,7 @@ impl Jobs {
 
     /// Removes what a crash in the middle of a comparison has left. What cannot be removed now is in nobody's way.
     pub(super) async fn clear_scratch(&self) {
-        let snapshot = self.shared.store.snapshot().load_full();
+        let snapshot = self.shared.store.snapshot().load();
         for (id, server) in &snapshot.servers {
             let Ok(engine) = self.engine(server.engine) else {
                 continue;

@@ -409,8 +409,8 @@ impl crate::app::work::Work for Jobs {
     }
 
     async fn resume_tenant(&self, project: &ProjectId, tenant: &str) -> Outcome<()> {
-        let (from, to) = (&[TenantStatus::Suspended], TenantStatus::Ready);
-        self.set_status(project, tenant, from, to).await.map(drop)
+        let (jobs, (project, tenant)) = (self.clone(), owned(project, tenant));
+        whole(async move { jobs.unblock(&project, &tenant).await }).await
     }
 
     async fn deploy(&self, project: &ProjectId, deploy: &work::Deploy) -> Outcome<String> {

@@ -259,6 +259,22 @@ impl Jobs {
 
     /// Takes a tenant out of the trash.
     pub(super) async fn take_back(&self, project: &ProjectId, tenant: &str) -> Outcome<()> {
+        self.reopen(project, tenant, &[TenantStatus::Deleted]).await
+    }
+
+    /// Admits a suspended tenant's queries again.
+    pub(super) async fn unblock(&self, project: &ProjectId, tenant: &str) -> Outcome<()> {
+        self.reopen(project, tenant, &[TenantStatus::Suspended])
+            .await
+    }
+
+    /// Makes a tenant ready again, with databases as they should be.
+    async fn reopen(
+        &self,
+        project: &ProjectId,
+        tenant: &str,
+        from: &'static [TenantStatus],
+    ) -> Outcome<()> {
         let (of, id) = owned(project, tenant);
         let (status, databases) = self
             .store(move |store| {
@@ -269,13 +285,15 @@ impl Jobs {
             })
             .await?;
         let kept = |it: &DatabaseInfo| it.state == DatabaseState::Ready;
-        if status == TenantStatus::Deleted && databases.iter().all(kept) {
+        if from.contains(&status) && databases.iter().all(kept) {
             for database in databases {
+                self.repair_database(database.id).await?;
                 self.set_open(database.id, true).await?;
             }
         }
-        let (from, to) = (&[TenantStatus::Deleted], TenantStatus::Ready);
-        self.set_status(project, tenant, from, to).await.map(drop)
+        self.set_status(project, tenant, from, TenantStatus::Ready)
+            .await
+            .map(drop)
     }
 
     async fn set_open(&self, id: DatabaseId, open: bool) -> Outcome<()> {
