@@ -20,6 +20,7 @@ pub mod keys;
 pub mod logs;
 mod migrate;
 pub mod names;
+pub mod network;
 pub mod page;
 pub mod projects;
 mod publish;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::rand;
 use control_store::guard::Guard;
 use control_store::logs::Source;
+use control_store::network::Network;
 use control_store::{Engine, SnapshotCell, TrafficControl};
 
 use crate::backend::budget::WorkerId;
@@ -44,6 +45,8 @@ pub struct Config {
     pub plaintext_from_anywhere: bool,
     /// The certificate; without one, TLS is not offered.
     pub tls: Option<Arc<TlsStore>>,
+    /// Load balancers, whose connections begin with a PROXY header that tells whose they are.
+    pub proxy_headers_from: Vec<Network>,
     /// Client connections that may be open at a time.
     pub max_clients: usize,
     /// Backend connections that the clients of one database and role may have in each worker.
@@ -71,6 +74,7 @@ impl Default for Config {
             plaintext: false,
             plaintext_from_anywhere: false,
             tls: None,
+            proxy_headers_from: Vec::new(),
             max_clients: 100_000,
             pool_size: 20,
             backend_idle_timeout: Duration::from_secs(60),
@@ -122,6 +126,7 @@ impl Proxy {
             pool_size: config.pool_size,
             idle_timeout: config.backend_idle_timeout,
             max_clients: config.max_clients,
+            proxy_headers_from: Arc::from(config.proxy_headers_from.as_slice()),
             mailboxes,
         }));
         let internal = [&config.internal_socket, &config.redis_internal_socket];

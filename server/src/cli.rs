@@ -63,7 +63,7 @@ pub(crate) struct Up {
     /// Addresses or networks of proxies whose X-Forwarded-For is believed, separated by commas.
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) trusted_proxies: Vec<String>,
-    /// Trusted proxies begin their connections to the API with a PROXY header (version 1 or 2).
+    /// Trusted proxies begin their connections, to the API and to the engines' ports, with a PROXY header (version 1 or 2).
     #[arg(long)]
     pub(crate) proxy_protocol: bool,
     /// Origins whose pages may call the API from a browser, separated by commas; `*` alone is any.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use admin::jobs::{JobOptions, JobParts, Jobs};
-use admin::{Api, ApiConfig, Endpoint, ServeOptions};
+use admin::{Api, ApiConfig, Endpoint, Network, ServeOptions};
 use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
@@ -160,6 +160,7 @@ async fn serve(
                 plaintext: config.plaintext,
                 plaintext_from_anywhere: config.plaintext_from_anywhere,
                 tls: Some(Arc::new(tls)),
+                proxy_headers_from: proxy_headers_from(config),
                 max_clients: config.max_clients,
                 pool_size: config.pool_size,
                 guard: Some(Arc::clone(&guard)),
@@ -205,11 +206,7 @@ async fn serve(
     let stop_api = wait_for(stopped.clone());
     let options = ServeOptions {
         drain: config.drain,
-        proxy_headers_from: if config.proxy_protocol {
-            config.trusted_proxies.clone()
-        } else {
-            Vec::new()
-        },
+        proxy_headers_from: proxy_headers_from(config),
     };
     servers.push(tokio::spawn(async move {
         if let Err(error) = admin::serve(api_socket, api, options, stop_api).await {
@@ -277,6 +274,15 @@ impl Running {
         self.query_log.close();
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// Whose connections begin with a PROXY header, at the API and at every engine's port.
+fn proxy_headers_from(config: &Config) -> Vec<Network> {
+    if config.proxy_protocol {
+        config.trusted_proxies.clone()
+    } else {
+        Vec::new()
     }
 }
 

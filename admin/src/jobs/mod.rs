@@ -20,7 +20,7 @@ use control_store::ids::{Engine, ProjectId, ServerId};
 use control_store::logs::QueryLogReader;
 use control_store::servers::{NewServer, ServerInfo};
 use control_store::snapshot::ServerAddress;
-use control_store::states::{Mode, TenantStatus};
+use control_store::states::Mode;
 use control_store::{DatabaseId, Entity, Store, StoreError, TrafficControl};
 use engines::provisioner::{ProvisionError, Provisioner, ServerSpec};
 use engines::{

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use control_store::network::Network;
 use control_store::snapshot::Server;
 use control_store::traffic::HoldBudget;
 use control_store::{DatabaseId, Engine, KeyId, ServerId, TrafficControl};
@@ -90,6 +91,8 @@ pub(crate) struct Hub {
     pub(crate) pool_size: u32,
     pub(crate) idle_timeout: Duration,
     pub(crate) max_clients: usize,
+    /// Load balancers, whose connections begin with a PROXY header.
+    pub(crate) proxy_headers_from: Arc<[Network]>,
     pub(crate) clients: AtomicUsize,
     mailboxes: Arc<Mailboxes>,
     budgets: Mutex<HashMap<ServerId, Arc<Budget>>>,
@@ -139,6 +142,7 @@ pub(crate) struct HubParts {
     pub(crate) pool_size: u32,
     pub(crate) idle_timeout: Duration,
     pub(crate) max_clients: usize,
+    pub(crate) proxy_headers_from: Arc<[Network]>,
     pub(crate) mailboxes: Arc<Mailboxes>,
 }
 
@@ -151,6 +155,7 @@ impl Hub {
             pool_size: parts.pool_size.max(1),
             idle_timeout: parts.idle_timeout,
             max_clients: parts.max_clients,
+            proxy_headers_from: parts.proxy_headers_from,
             clients: AtomicUsize::new(0),
             mailboxes: parts.mailboxes,
             budgets: Mutex::default(),

@@ -7,9 +7,11 @@
 //! | `ports.rs` | how a session acts |
 //! | `tls.rs` | TLS between a connection and its session |
 //! | `conns.rs` | what each connection is for |
+//! | `entry.rs` | connections through a load balancer, which says whose they are |
 //! | `hub.rs` | what threads share, and how they reach each other |
 
 pub(crate) mod conns;
+mod entry;
 pub(crate) mod hub;
 mod plane;
 mod ports;
@@ -29,12 +31,13 @@ use crate::backend::budget::WorkerId;
 use crate::gate::Change;
 use crate::metrics::WorkerMetrics;
 use crate::query_log::WorkerLog;
-use crate::reactor::{Close, ConnId, Event as Io, ListenerId, Peer, Reactor};
+use crate::reactor::{Buf, Close, ConnId, Event as Io, ListenerId, Peer, Reactor};
 use crate::session::Context;
 use crate::session::postgres::Postgres;
 use crate::session::redis::Redis;
 
 use conns::{Conns, Role};
+use entry::Entries;
 use hub::{Command, Hub};
 use plane::{Plane, pace};
 
@@ -54,6 +57,15 @@ pub(crate) struct Door {
     pub(crate) source: Source,
     pub(crate) plaintext: Plaintext,
     pub(crate) tls: bool,
+}
+
+/// How clients that come through a door are met.
+#[derive(Clone, Copy)]
+struct DoorKind {
+    engine: Engine,
+    source: Source,
+    plaintext: Plaintext,
+    tls: bool,
 }
 
 /// Whose unencrypted connections are welcome.
@@ -94,7 +106,8 @@ pub(crate) struct Worker<R: Reactor> {
     core: Core<R>,
     postgres: Plane<Postgres>,
     redis: Plane<Redis>,
-    doors: AHashMap<ListenerId, (Engine, Source, Plaintext, bool)>,
+    doors: AHashMap<ListenerId, DoorKind>,
+    entries: Entries,
     /// Set while the proxy is stopping.
     deadline: Option<Instant>,
     clock: Clock,
@@ -159,8 +172,13 @@ impl<R: Reactor> Worker<R> {
         let mut listeners = AHashMap::new();
         for door in doors {
             let listener = reactor.listen(door.socket)?;
-            let how = (door.engine, door.source, door.plaintext, door.tls);
-            listeners.insert(listener, how);
+            let kind = DoorKind {
+                engine: door.engine,
+                source: door.source,
+                plaintext: door.plaintext,
+                tls: door.tls,
+            };
+            listeners.insert(listener, kind);
         }
         let now = Instant::now();
         let clock = Clock::new(now);
@@ -176,6 +194,7 @@ impl<R: Reactor> Worker<R> {
             scratch: Vec::new(),
             redis: crate::session::redis::Scratch::default(),
         };
+        let entries = Entries::new(Arc::clone(&hub.proxy_headers_from));
         let core = Core {
             id,
             hub,
@@ -190,6 +209,7 @@ impl<R: Reactor> Worker<R> {
             redis: Plane::new(&core),
             core,
             doors: listeners,
+            entries,
             deadline: None,
             clock,
             next_tick: now,
@@ -251,6 +271,7 @@ impl<R: Reactor> Worker<R> {
         }
         let watched =
             self.postgres.is_watched() || self.redis.is_watched() || self.deadline.is_some();
+        let watched = watched || !self.entries.is_empty();
         watched.then(|| self.next_tick.saturating_duration_since(Instant::now()))
     }
 
@@ -272,7 +293,8 @@ impl<R: Reactor> Worker<R> {
                 Some(Role::Backend(engine, slot)) => {
                     on_plane!(self, engine, backend_bytes(slot, buf));
                 }
-                Some(Role::Cancel(..)) | None => {}
+                Some(Role::Cancel(..)) => {}
+                None => self.first_bytes(conn, buf),
             },
             Io::Accepted {
                 listener,
@@ -292,24 +314,51 @@ impl<R: Reactor> Worker<R> {
     }
 
     fn accepted(&mut self, listener: ListenerId, conn: ConnId, peer: &Peer) {
-        let Some((engine, source, plaintext, tls)) = self.doors.get(&listener).copied() else {
+        let Some(door) = self.doors.get(&listener).copied() else {
             return self.core.reactor.close(conn, Close::Now);
         };
-        let address = match peer {
-            Peer::Tcp(address) => Some(address.ip()),
-            Peer::Unix => None,
-        };
+        match peer {
+            Peer::Tcp(peer) if self.entries.expects(peer.ip()) => {
+                let until = self.core.cx.now + self.core.hub.limits.login;
+                self.entries.wait(conn, door, peer.ip(), until);
+            }
+            Peer::Tcp(peer) => self.enter(conn, door, Some(peer.ip())),
+            Peer::Unix => self.enter(conn, door, None),
+        }
+    }
+
+    fn enter(&mut self, conn: ConnId, door: DoorKind, address: Option<IpAddr>) {
         let entering = Entering {
             address,
-            source,
-            plaintext: match plaintext {
+            source: door.source,
+            plaintext: match door.plaintext {
                 Plaintext::Never => false,
                 Plaintext::Loopback => address.is_none_or(|address| address.is_loopback()),
                 Plaintext::Always => true,
             },
-            tls,
+            tls: door.tls,
         };
-        on_plane!(self, engine, accepted(conn, entering));
+        on_plane!(self, door.engine, accepted(conn, entering));
+    }
+
+    /// Bytes of a connection of which it is not known yet whose it is, or that is gone.
+    fn first_bytes(&mut self, conn: ConnId, buf: Buf) {
+        match self.entries.received(conn, buf) {
+            None => {}
+            Some(Ok(entered)) => {
+                self.enter(conn, entered.door, Some(entered.address));
+                if !entered.rest.is_empty() {
+                    self.io(Io::Received {
+                        conn,
+                        buf: entered.rest,
+                    });
+                }
+            }
+            Some(Err(error)) => {
+                tracing::debug!(%error, "a load balancer's connection was refused");
+                self.core.reactor.close(conn, Close::Now);
+            }
+        }
     }
 
     /// A connection has ended, by itself or broken.
@@ -328,6 +377,7 @@ impl<R: Reactor> Worker<R> {
                 self.core.reactor.close(conn, Close::Now);
                 on_plane!(self, engine, cancel_ended(slot, backend));
             }
+            None if self.entries.forget(conn) => self.core.reactor.close(conn, Close::Now),
             None => {}
         }
     }
@@ -335,6 +385,9 @@ impl<R: Reactor> Worker<R> {
     fn tick(&mut self) {
         on_all_planes!(self, tick());
         let now = self.core.cx.now;
+        for conn in self.entries.overdue(now) {
+            self.core.reactor.close(conn, Close::Now);
+        }
         if self.deadline.is_some_and(|deadline| deadline <= now) {
             on_all_planes!(self, kill(|_| true, &Fault::Draining));
         }
@@ -374,6 +427,9 @@ impl<R: Reactor> Worker<R> {
         self.next_tick = self.core.cx.now;
         for (listener, _) in self.doors.drain() {
             self.core.reactor.stop_listening(listener);
+        }
+        for conn in self.entries.drain() {
+            self.core.reactor.close(conn, Close::Now);
         }
         on_all_planes!(self, drain());
     }

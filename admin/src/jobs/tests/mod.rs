@@ -571,7 +571,12 @@ fn a_deleted_tenant_is_closed_and_comes_back_as_it_was() {
         1,
         "it is suspended, not gone"
     );
+    let before = life.world.state().effects;
     life.done(life.jobs.resume_tenant(&project, "acme"));
+    assert!(
+        life.world.state().effects > before,
+        "its databases are looked after"
+    );
     life.done(life.jobs.delete_tenant(&project, "acme", true));
     assert_eq!(life.world.state().forgotten, ids);
     check_whole(&life, &project, "after its end");
