@@ -590,9 +590,8 @@ fn work_goes_on_when_the_caller_leaves() {
         let work = life
             .jobs
             .create_workspace(&project, "shop", PG, Mode::Tenant);
-        // Polled once: the caller is gone before the first answer of the store.
-        let left = tokio::time::timeout(Duration::ZERO, work).await;
-        assert!(left.is_err());
+        // Polled once, the caller is gone; on a busy machine the work may even be done by then.
+        let _ = tokio::time::timeout(Duration::ZERO, work).await;
         let mut turns = 0;
         while life
             .store
