@@ -19,7 +19,8 @@ test: setup
 	cargo test --workspace
 	scripts/fuzz
 
-# The comparison with other proxies; writes BENCHMARKS.md.
+# The comparisons with other proxies; write BENCHMARKS.md and BENCHMARKS-REDIS.md.
 bench:
-	@scripts/setup pgbouncer haproxy
+	@scripts/setup pgbouncer haproxy redis-server nutcracker
 	cargo run --release -p benches -- postgres
+	cargo run --release -p benches -- redis

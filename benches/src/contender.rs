@@ -1,23 +1,23 @@
 //! The columns of a comparison.
 
-use anyhow::Result;
-
-use crate::cases::Case;
-use crate::pgbench::{Endpoint, Protocol};
+use crate::cases::{Case, Load};
+use crate::pgbench::Protocol;
 use crate::process::Process;
 use crate::rivals::pgbouncer::Pooling;
-use crate::rivals::postgres::Postgres;
-use crate::rivals::{Lab, haproxy, pgbouncer};
 
 /// What kind of program a column is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// No proxy.
     Direct,
     /// PgBouncer.
     PgBouncer(Pooling),
+    /// twemproxy.
+    Twemproxy,
     /// HAProxy.
     HaProxy,
+    /// HAProxy that ends the client's TLS.
+    HaProxyTls,
     /// TenantsDB with the reactor it chooses by itself.
     Ours,
     /// TenantsDB, told to use its epoll reactor.
@@ -32,24 +32,52 @@ impl Kind {
             Self::Direct => "direct",
             Self::PgBouncer(Pooling::Transaction) => "PgBouncer",
             Self::PgBouncer(Pooling::Session) => "PgBouncer (session)",
+            Self::Twemproxy => "twemproxy",
             Self::HaProxy => "HAProxy",
+            Self::HaProxyTls => "HAProxy (TLS)",
             Self::Ours => "TenantsDB",
             Self::OursEpoll => "TenantsDB (epoll)",
         }
     }
 
-    /// Whether it takes part in `case`. Debian's PgBouncer cannot pool prepared statements by transaction, and a relay has no TLS of
-    /// its own: its column would show PostgreSQL's.
+    /// Whether it takes part in `case`. Debian's PgBouncer cannot pool prepared statements by transaction; twemproxy has no TLS; a
+    /// relay's column in a TLS case would show PostgreSQL's own TLS.
     #[must_use]
     pub fn takes_part(self, case: &Case) -> bool {
-        let prepared = case.protocol == Protocol::Prepared;
-        match self {
-            Self::Direct | Self::Ours | Self::OursEpoll => true,
-            Self::PgBouncer(Pooling::Transaction) => !prepared,
-            Self::PgBouncer(Pooling::Session) => prepared,
-            Self::HaProxy => !case.tls,
+        match case.load {
+            Load::Pgbench(load) => {
+                let prepared = load.protocol == Protocol::Prepared;
+                match self {
+                    Self::Direct | Self::Ours | Self::OursEpoll => true,
+                    Self::PgBouncer(Pooling::Transaction) => !prepared,
+                    Self::PgBouncer(Pooling::Session) => prepared,
+                    Self::HaProxy => !case.tls,
+                    Self::HaProxyTls | Self::Twemproxy => false,
+                }
+            }
+            Load::RedisBenchmark(_) => match self {
+                Self::Ours | Self::OursEpoll => true,
+                Self::Direct | Self::Twemproxy | Self::HaProxy => !case.tls,
+                Self::HaProxyTls => case.tls,
+                Self::PgBouncer(_) => false,
+            },
         }
     }
+}
+
+/// Where a load connects to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The port on 127.0.0.1.
+    pub port: u16,
+    /// The login name; empty where nobody logs in.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+    /// The database; empty for Redis, where the login tells it.
+    pub database: String,
+    /// Whether the client asks for TLS.
+    pub tls: bool,
 }
 
 /// A running column.
@@ -74,59 +102,31 @@ impl Contender {
     }
 }
 
-/// Starts a PgBouncer column in front of `postgres`.
-///
-/// # Errors
-/// When it is not installed or does not start.
-pub fn start_pgbouncer(lab: &Lab, postgres: &Postgres, pooling: Pooling) -> Result<Contender> {
-    let (process, port) = pgbouncer::start(lab, postgres, pooling)?;
-    let endpoint = postgres.endpoint(port, false);
-    Ok(Contender {
-        kind: Kind::PgBouncer(pooling),
-        endpoint,
-        process: Some(process),
-    })
-}
-
-/// Starts the direct column and all rivals.
-///
-/// # Errors
-/// When one is not installed or does not start.
-pub fn start_rivals(lab: &Lab, postgres: &Postgres) -> Result<Vec<Contender>> {
-    let direct = Contender {
-        kind: Kind::Direct,
-        endpoint: postgres.endpoint(postgres.port(), false),
-        process: None,
-    };
-    let (relay, relay_port) = haproxy::start(lab, postgres.port())?;
-    let relay = Contender {
-        kind: Kind::HaProxy,
-        endpoint: postgres.endpoint(relay_port, false),
-        process: Some(relay),
-    };
-    Ok(vec![
-        direct,
-        start_pgbouncer(lab, postgres, Pooling::Transaction)?,
-        start_pgbouncer(lab, postgres, Pooling::Session)?,
-        relay,
-    ])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cases;
 
     #[test]
-    fn every_case_has_one_pgbouncer_to_compare_with() {
-        for case in cases::all() {
-            let kinds = [Pooling::Transaction, Pooling::Session].map(Kind::PgBouncer);
-            assert_eq!(
-                kinds.iter().filter(|kind| kind.takes_part(&case)).count(),
-                1,
-                "{}",
-                case.id
-            );
+    fn every_case_has_one_column_to_compare_with() {
+        let kinds = [
+            Kind::Direct,
+            Kind::PgBouncer(Pooling::Transaction),
+            Kind::PgBouncer(Pooling::Session),
+            Kind::Twemproxy,
+            Kind::HaProxy,
+            Kind::HaProxyTls,
+            Kind::Ours,
+            Kind::OursEpoll,
+        ];
+        for case in cases::postgres::all()
+            .into_iter()
+            .chain(cases::redis::all())
+        {
+            let rivals = kinds
+                .iter()
+                .filter(|kind| kind.takes_part(&case) && case.rival.is(**kind));
+            assert_eq!(rivals.count(), 1, "{}", case.id);
         }
     }
 }

@@ -7,8 +7,7 @@ use std::thread::available_parallelism;
 use anyhow::{Context, Result, ensure};
 
 use crate::process::{Cpus, run};
-use crate::rivals::postgres::{Postgres, SCALE};
-use crate::rivals::{Lab, haproxy, pgbouncer};
+use crate::rivals::Lab;
 use crate::runner::Pace;
 
 /// Splits the machine: its first processor for the measured proxy, the rest for everything else.
@@ -36,18 +35,18 @@ pub fn load_average() -> String {
         .to_owned()
 }
 
-/// Collects the facts of a comparison.
+/// Collects the facts of a comparison; `programs` are those that take part, with version and configuration.
 ///
 /// # Errors
-/// When a rival does not tell its version.
+/// When /proc is not to be read.
 pub fn describe(
     lab: &Lab,
-    postgres: &Postgres,
+    programs: Vec<(&str, String)>,
     pace: Pace,
     load_before: &str,
 ) -> Result<Vec<(String, String)>> {
     let date = run(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]))?;
-    let facts = [
+    let mut facts = vec![
         ("date", date.trim().to_owned()),
         ("machine", machine()?),
         (
@@ -63,24 +62,9 @@ pub fn describe(
                 lab.proxy_cpus.0, lab.load_cpus.0
             ),
         ),
-        (
-            "PostgreSQL",
-            format!(
-                "{}, `pgbench` scale {SCALE}, 300 connections, fsync on, 256 MB shared buffers",
-                postgres.version(lab)?
-            ),
-        ),
-        (
-            "PgBouncer",
-            format!(
-                "{}: 32 backends (transaction), 128 (session)",
-                pgbouncer::version()?
-            ),
-        ),
-        (
-            "HAProxy",
-            format!("{}, TCP mode, one thread", haproxy::version()?),
-        ),
+    ];
+    facts.extend(programs);
+    facts.extend([
         (
             "method",
             format!(
@@ -93,7 +77,7 @@ pub fn describe(
             "load average",
             format!("{load_before} before, {} after", load_average()),
         ),
-    ];
+    ]);
     Ok(facts
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))

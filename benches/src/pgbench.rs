@@ -4,7 +4,12 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::cases::{self, Case};
+use crate::contender::{Contender, Endpoint};
+use crate::process::last_lines;
+use crate::runner::{Driver, Outcome};
 
 /// How `pgbench` sends its statements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,47 +43,50 @@ pub enum Script {
     LargeRow,
 }
 
-/// Where a run connects to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    /// The port on 127.0.0.1.
-    pub port: u16,
-    /// The login name.
-    pub user: String,
-    /// Its password.
-    pub password: String,
-    /// The database.
-    pub database: String,
-    /// Whether the client asks for TLS.
-    pub tls: bool,
+/// What a run asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// How statements are sent.
+    pub protocol: Protocol,
+    /// What each transaction does.
+    pub script: Script,
+    /// Whether each transaction opens a connection of its own.
+    pub reconnect: bool,
 }
 
 /// One run of `pgbench`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
-    /// How statements are sent.
-    pub protocol: Protocol,
-    /// What each transaction does.
-    pub script: Script,
+    /// What it asks.
+    pub load: Load,
     /// Connections at a time.
     pub clients: u16,
-    /// Whether each transaction opens a connection of its own.
-    pub reconnect: bool,
     /// How long it runs.
     pub duration: Duration,
     /// Where the file of [`Script::LargeRow`] is.
     pub large_row_file: PathBuf,
 }
 
-/// What a run achieved.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Outcome {
-    /// Transactions done; one statement each in our scripts.
-    pub transactions: u64,
-    /// Transactions a second.
-    pub tps: f64,
-    /// Mean latency in milliseconds.
-    pub latency_ms: f64,
+/// The driver of a comparison whose cases are all of this program.
+#[derive(Debug)]
+pub struct Pgbench {
+    /// Where the file of [`Script::LargeRow`] is.
+    pub large_row_file: PathBuf,
+}
+
+impl Driver for Pgbench {
+    fn run(&mut self, contender: &Contender, case: &Case, duration: Duration) -> Result<Outcome> {
+        let cases::Load::Pgbench(load) = case.load else {
+            bail!("{} is not for pgbench", case.id)
+        };
+        let job = Run {
+            load,
+            clients: case.clients,
+            duration,
+            large_row_file: self.large_row_file.clone(),
+        };
+        run(&contender.endpoint(case.tls), &job)
+    }
 }
 
 /// Runs `pgbench` to its end.
@@ -126,17 +134,17 @@ pub fn client_command(program: &str, endpoint: &Endpoint) -> Command {
 fn command(endpoint: &Endpoint, run: &Run) -> Command {
     let mut command = client_command("pgbench", endpoint);
     // No vacuum (`-n`): rivals may run it on a pooled connection, and tenants may not run it at all.
-    command.args(["-n", "-M", run.protocol.name(), "-j", "1"]);
+    command.args(["-n", "-M", run.load.protocol.name(), "-j", "1"]);
     command.args([
         "-c",
         &run.clients.to_string(),
         "-T",
         &run.duration.as_secs().max(1).to_string(),
     ]);
-    if run.reconnect {
+    if run.load.reconnect {
         command.arg("-C");
     }
-    match run.script {
+    match run.load.script {
         Script::SelectOnly => command.arg("-S"),
         Script::LargeRow => command.arg("-f").arg(&run.large_row_file),
     };
@@ -151,29 +159,18 @@ fn parse(text: &str) -> Option<Outcome> {
     if failed.is_some_and(|rest| !rest.starts_with("0 ")) {
         return None;
     }
-    let transactions = number(text, "number of transactions actually processed: ")?
+    // Every transaction of our scripts is one statement, one row of 1 MiB, or one connection: one operation of its unit.
+    let operations = number(text, "number of transactions actually processed: ")?
         .parse()
         .ok()?;
-    let tps = number(text, "tps = ")?.parse().ok()?;
-    let latency_ms = number(text, "latency average = ")?.parse().ok()?;
-    (transactions > 0).then_some(Outcome {
-        transactions,
-        tps,
-        latency_ms,
-    })
+    let rate = number(text, "tps = ")?.parse().ok()?;
+    (operations > 0).then_some(Outcome { operations, rate })
 }
 
 /// What stands behind `prefix`, up to the next space or slash.
 fn number<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
     let rest = text.lines().find_map(|line| line.strip_prefix(prefix))?;
     rest.split([' ', '/']).next()
-}
-
-/// The last `count` lines of a program's complaint, which hold the reason.
-#[must_use]
-pub fn last_lines(text: &str, count: usize) -> String {
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 #[cfg(test)]
@@ -191,9 +188,8 @@ mod tests {
         assert_eq!(
             outcome,
             Outcome {
-                transactions: 105_321,
-                tps: 21_080.25,
-                latency_ms: 1.518
+                operations: 105_321,
+                rate: 21_080.25,
             }
         );
     }
@@ -205,9 +201,8 @@ mod tests {
         assert_eq!(
             parse(text),
             Some(Outcome {
-                transactions: 10,
-                tps: 390.1,
-                latency_ms: 20.5
+                operations: 10,
+                rate: 390.1,
             })
         );
     }
@@ -236,10 +231,12 @@ mod tests {
             tls: true,
         };
         let run = Run {
-            protocol: Protocol::Prepared,
-            script: Script::SelectOnly,
+            load: Load {
+                protocol: Protocol::Prepared,
+                script: Script::SelectOnly,
+                reconnect: true,
+            },
             clients: 8,
-            reconnect: true,
             duration: Duration::from_secs(2),
             large_row_file: PathBuf::new(),
         };
@@ -251,11 +248,5 @@ mod tests {
                 "-n", "-M", "prepared", "-j", "1", "-c", "8", "-T", "2", "-C", "-S"
             ]
         );
-    }
-
-    #[test]
-    fn only_the_end_of_a_long_complaint_is_kept() {
-        assert_eq!(last_lines("a\nb\nc", 2), "b\nc");
-        assert_eq!(last_lines("a", 5), "a");
     }
 }

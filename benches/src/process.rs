@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::pgbench::last_lines;
-
 /// The account that servers run under when this program is root: PostgreSQL and PgBouncer refuse to be root.
 const SERVICE_USER: &str = "postgres";
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -212,6 +210,13 @@ pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
+/// The last `count` lines of a program's complaint, which hold the reason.
+#[must_use]
+pub fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
 fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
@@ -266,5 +271,11 @@ mod tests {
             run_to_end(&["echo", "yes"], &any(), RunAs::Same).unwrap(),
             "yes\n"
         );
+    }
+
+    #[test]
+    fn only_the_end_of_a_long_complaint_is_kept() {
+        assert_eq!(last_lines("a\nb\nc", 2), "b\nc");
+        assert_eq!(last_lines("a", 5), "a");
     }
 }

@@ -8,19 +8,6 @@ use crate::results::{CaseResult, Cell, IdleResult, Results};
 use crate::stats::Summary;
 use crate::verdict::{Verdict, judge, missed_by_percent};
 
-const METHOD: &str = "\
-How it is measured: PostgreSQL, the proxies and `pgbench` run on one machine. Each proxy is pinned to one processor, and everything
-else to the others (`taskset`). Contenders take turns within each round, beginning with another one each time; figures are medians
-over the rounds, with the smallest and the largest in brackets. The cost is the processor time of the proxy's process
-(`/proc/PID/task/*/schedstat`) divided by the operations that `pgbench` counted; its split into user and system time is the kernel's,
-from clock ticks (`/proc/PID/stat`), and rough in short runs.
-
-What is not quite fair: HAProxy only moves bytes and opens a server connection for each client; in the TLS cases it would pass
-PostgreSQL's own TLS through, so it has no column there. PgBouncer 1.18 cannot pool prepared statements by transaction, so in that case
-it pools by session. TenantsDB keeps its query log and counters on, which the rivals do not have. Direct connections cost no proxy time and
-show the throughput that is there to be had.
-";
-
 /// Memory that an idle client may cost TenantsDB, in bytes.
 #[must_use]
 pub fn idle_target(tls: bool) -> f64 {
@@ -30,8 +17,11 @@ pub fn idle_target(tls: bool) -> f64 {
 /// The whole report.
 #[must_use]
 pub fn markdown(results: &Results) -> String {
-    let mut text = String::from(
-        "# Benchmarks\n\nMade by `cargo run --release -p benches -- postgres`; do not edit.\n\n",
+    let comparison = results.comparison;
+    let mut text = format!(
+        "# {}\n\nMade by `cargo run --release -p benches -- {}`; do not edit.\n\n",
+        comparison.title(),
+        comparison.name()
     );
     if results.quick {
         text.push_str("**This was a smoke test (`--quick`): one short round. The figures show that the cases run, not what is reached.**\n\n");
@@ -46,7 +36,7 @@ pub fn markdown(results: &Results) -> String {
     for (name, value) in &results.environment {
         let _ = writeln!(text, "| {name} | {value} |");
     }
-    let _ = writeln!(text, "\n{METHOD}");
+    let _ = writeln!(text, "\n{}", comparison.method());
     for case in &results.cases {
         text.push_str(&case_section(case));
     }
@@ -57,11 +47,12 @@ pub fn markdown(results: &Results) -> String {
 fn case_section(result: &CaseResult) -> String {
     let unit = result.case.unit.name();
     let mut text = format!(
-        "## {title}\n\n| | CPU µs per {unit} | of it user | system | of PgBouncer's | {unit}s per second |\n|---|---|---|---|---|---|\n",
-        title = result.case.title
+        "## {title}\n\n| | CPU µs per {unit} | of it user | system | of {rival}'s | {unit}s per second |\n|---|---|---|---|---|---|\n",
+        title = result.case.title,
+        rival = result.case.rival.name(),
     );
     let rival = result
-        .find(|kind| matches!(kind, Kind::PgBouncer(_)))
+        .find(|kind| result.case.rival.is(kind))
         .and_then(Cell::cpu);
     for cell in &result.cells {
         let _ = writeln!(text, "{}", row(cell, rival));
@@ -115,7 +106,9 @@ fn middle(summary: Option<Summary>, digits: usize) -> String {
 
 fn target_line(target: Target, result: &CaseResult) -> String {
     let what = match target {
-        Target::CpuOfPgBouncer(wanted) => format!("at most {wanted:.2} of PgBouncer's CPU"),
+        Target::CpuOfRival(wanted) => {
+            format!("at most {wanted:.2} of {}'s CPU", result.case.rival.name())
+        }
         Target::CpuOfEpoll(wanted) => {
             format!("io_uring at most {wanted:.2} of our epoll reactor's CPU")
         }
@@ -176,6 +169,7 @@ fn idle_section(idle: &[IdleResult]) -> String {
 mod tests {
     use super::*;
     use crate::cases;
+    use crate::comparison::Comparison;
     use crate::results::Sample;
     use crate::rivals::pgbouncer::Pooling;
 
@@ -189,7 +183,7 @@ mod tests {
     }
 
     fn results(ours: Option<f64>) -> Results {
-        let case = cases::all()
+        let case = cases::postgres::all()
             .into_iter()
             .find(|case| case.id == "select-simple-32")
             .unwrap();
@@ -204,6 +198,7 @@ mod tests {
         )];
         cells.extend(ours.map(|cpu| cell(Kind::Ours, vec![sample(cpu)])));
         Results {
+            comparison: Comparison::Postgres,
             environment: vec![("kernel".into(), "6.18".into())],
             quick: false,
             ours_missing: None,
@@ -257,6 +252,35 @@ mod tests {
             &[
                 "PgBouncer's CPU. **Met**: 0.40.",
                 "user mode. **Met**: 2.00.",
+            ],
+        );
+    }
+
+    #[test]
+    fn each_case_has_its_own_rival() {
+        let mut results = results(Some(12.0));
+        results.comparison = Comparison::Redis;
+        results.cases[0].case = cases::redis::all().remove(0);
+        results.cases[0].cells[0].kind = Kind::Twemproxy;
+        let plain = results.cases[0].clone();
+        results.cases.push(CaseResult {
+            case: cases::redis::all()
+                .into_iter()
+                .find(|case| case.tls)
+                .unwrap(),
+            ..plain
+        });
+        results.cases[1].cells[0].kind = Kind::HaProxyTls;
+        check(
+            &markdown(&results),
+            &[
+                "# Benchmarks: Redis\n\nMade by `cargo run --release -p benches -- redis`",
+                "Redis, the proxies and `redis-benchmark` run on one machine.",
+                "| | CPU µs per request | of it user | system | of twemproxy's | requests per second |",
+                "Target: at most 0.85 of twemproxy's CPU. **Missed by 41 %**: 1.20.",
+                "| of HAProxy's |",
+                "| HAProxy (TLS) | 10.0 (9.0–12.0) | 5.0 | 5.0 | 1.00 |",
+                "Target: at most 0.75 of HAProxy's CPU. **Missed by 60 %**: 1.20.",
             ],
         );
     }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cases::Case;
+use crate::comparison::Comparison;
 use crate::contender::Kind;
 use crate::stats::{Summary, summarize};
 
@@ -96,6 +97,8 @@ pub struct IdleResult {
 /// A whole comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Results {
+    /// Which one it is.
+    pub comparison: Comparison,
     /// Facts on machine, versions and method: a name and a value each.
     pub environment: Vec<(String, String)>,
     /// Whether this was only a smoke test.

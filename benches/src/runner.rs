@@ -1,13 +1,11 @@
 //! Runs the cases: all contenders in turn, round after round, so that a change of the machine's mood meets all of them.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::cases::Case;
 use crate::contender::Contender;
-use crate::pgbench::{self, Run};
 use crate::procfs::{self, Usage};
 use crate::results::{CaseResult, Cell, Sample};
 
@@ -20,19 +18,45 @@ pub struct Pace {
     pub duration: Duration,
 }
 
+/// What a run achieved.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Outcome {
+    /// Operations done.
+    pub operations: u64,
+    /// Operations a second.
+    pub rate: f64,
+}
+
+/// The program that asks.
+pub trait Driver {
+    /// What has to be done before a run and does not count.
+    ///
+    /// # Errors
+    /// When the contender cannot serve this case.
+    fn prepare(&mut self, _: &Contender, _: &Case, _: Duration) -> Result<()> {
+        Ok(())
+    }
+
+    /// Runs `case` against `contender` for about that long.
+    ///
+    /// # Errors
+    /// When an operation fails, or the program cannot be started.
+    fn run(&mut self, contender: &Contender, case: &Case, duration: Duration) -> Result<Outcome>;
+}
+
 /// Runs every case in every round. A failed run is recorded, not fatal: the other columns keep their worth.
 #[must_use]
 pub fn run_all(
     cases: &[Case],
     contenders: &[Contender],
     pace: Pace,
-    large_row_file: &Path,
+    driver: &mut dyn Driver,
 ) -> Vec<CaseResult> {
     let mut results: Vec<CaseResult> = cases.iter().map(|case| empty(case, contenders)).collect();
     for round in 0..pace.rounds {
         for result in &mut results {
             eprintln!("round {}/{}: {}", round + 1, pace.rounds, result.case.id);
-            run_round(result, contenders, round, pace, large_row_file);
+            run_round(result, contenders, round, pace, driver);
         }
     }
     results
@@ -61,7 +85,7 @@ fn run_round(
     contenders: &[Contender],
     round: usize,
     pace: Pace,
-    large_row_file: &Path,
+    driver: &mut dyn Driver,
 ) {
     let count = result.cells.len();
     for place in 0..count {
@@ -73,7 +97,7 @@ fn run_round(
         else {
             continue;
         };
-        match measure(contender, &result.case, pace.duration, large_row_file) {
+        match measure(contender, &result.case, pace.duration, driver) {
             Ok(sample) => cell.samples.push(sample),
             Err(error) => {
                 eprintln!("  {}: {error:#}", cell.kind.name());
@@ -87,16 +111,9 @@ fn measure(
     contender: &Contender,
     case: &Case,
     duration: Duration,
-    large_row_file: &Path,
+    driver: &mut dyn Driver,
 ) -> Result<Sample> {
-    let run = Run {
-        protocol: case.protocol,
-        script: case.script,
-        clients: case.clients,
-        reconnect: case.reconnect,
-        duration,
-        large_row_file: large_row_file.to_owned(),
-    };
+    driver.prepare(contender, case, duration)?;
     let read = || {
         contender
             .process
@@ -105,16 +122,15 @@ fn measure(
             .transpose()
     };
     let before = read()?;
-    let outcome = pgbench::run(&contender.endpoint(case.tls), &run)?;
+    let outcome = driver.run(contender, case, duration)?;
     let used = before
         .zip(read()?)
         .map(|(before, after)| after.since(before));
     sample(outcome, used).context("the run did no operation")
 }
 
-fn sample(outcome: pgbench::Outcome, used: Option<Usage>) -> Option<Sample> {
-    // Every transaction of our scripts is one statement, one row of 1 MiB, or one connection: one operation of its unit.
-    let operations = outcome.transactions;
+fn sample(outcome: Outcome, used: Option<Usage>) -> Option<Sample> {
+    let operations = outcome.operations;
     #[expect(
         clippy::cast_precision_loss,
         reason = "runs are far below 2^52 operations"
@@ -122,7 +138,7 @@ fn sample(outcome: pgbench::Outcome, used: Option<Usage>) -> Option<Sample> {
     let per_operation = |micros: f64| micros / operations as f64;
     (operations > 0).then(|| Sample {
         operations,
-        rate: outcome.tps,
+        rate: outcome.rate,
         cpu_micros: used.map(|used| per_operation(used.total.as_secs_f64() * 1e6)),
         user_share: used.and_then(Usage::user_share),
     })
@@ -131,12 +147,9 @@ fn sample(outcome: pgbench::Outcome, used: Option<Usage>) -> Option<Sample> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pgbench::Outcome;
-
     const OUTCOME: Outcome = Outcome {
-        transactions: 1_000,
-        tps: 500.0,
-        latency_ms: 2.0,
+        operations: 1_000,
+        rate: 500.0,
     };
 
     #[test]
@@ -158,7 +171,7 @@ mod tests {
         assert_eq!(
             sample(
                 Outcome {
-                    transactions: 0,
+                    operations: 0,
                     ..OUTCOME
                 },
                 None

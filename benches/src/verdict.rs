@@ -27,8 +27,8 @@ pub fn judge(target: Target, result: &CaseResult) -> Verdict {
     let ours =
         |figure: fn(&Cell) -> Option<Summary>| median(result, |kind| kind == Kind::Ours, figure);
     let (reached, wanted, at_most) = match target {
-        Target::CpuOfPgBouncer(wanted) => {
-            let rival = median(result, |kind| matches!(kind, Kind::PgBouncer(_)), Cell::cpu);
+        Target::CpuOfRival(wanted) => {
+            let rival = median(result, |kind| result.case.rival.is(kind), Cell::cpu);
             (ratio(ours(Cell::cpu), rival), wanted, true)
         }
         Target::CpuOfEpoll(wanted) => {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     fn result(ours: f64) -> CaseResult {
-        let case = cases::all().remove(0);
+        let case = cases::postgres::all().remove(0);
         let cells = vec![
             cell(Kind::Direct, 200.0, None),
             cell(Kind::PgBouncer(Pooling::Transaction), 100.0, Some(10.0)),
@@ -118,8 +118,8 @@ mod tests {
 
     #[test]
     fn ratios_and_limits() {
-        check(Target::CpuOfPgBouncer(1.0), 9.0, (0.9, true));
-        check(Target::CpuOfPgBouncer(1.0), 11.0, (1.1, false));
+        check(Target::CpuOfRival(1.0), 9.0, (0.9, true));
+        check(Target::CpuOfRival(1.0), 11.0, (1.1, false));
         check(Target::UserMicros(2.5), 8.0, (2.0, true));
         check(Target::UserMicros(2.5), 12.0, (3.0, false));
         check(Target::ThroughputOfDirect(0.95), 9.0, (0.75, false));

@@ -3,6 +3,8 @@
 pub mod haproxy;
 pub mod pgbouncer;
 pub mod postgres;
+pub mod redis;
+pub mod twemproxy;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -10,7 +10,7 @@ use super::postgres::{Postgres, utf8};
 use crate::process::{Process, RunAs, free_port, run};
 
 /// When PgBouncer gives a backend to another client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Pooling {
     /// After each transaction. 32 backends, so that of 32 clients none waits.
     Transaction,

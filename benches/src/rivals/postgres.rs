@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::Lab;
-use crate::pgbench::Endpoint;
+use crate::contender::Endpoint;
 use crate::process::{Process, RunAs, free_port, run_to_end};
 
 const BIN: &str = "/usr/lib/postgresql/15/bin";
@@ -117,7 +117,7 @@ impl Postgres {
             lab,
             &format!(
                 "create role {USER} login password '{}'",
-                crate::ours::server_verifier()?
+                crate::ours::postgres::server_verifier()?
             ),
         )?;
         self.psql(lab, &format!("create database {DATABASE} owner {USER}"))?;

@@ -1,0 +1,104 @@
+//! PostgreSQL proxies.
+
+use anyhow::Result;
+
+use super::{Comparison, Found, IdleCase, idle_memory, ours};
+use crate::cases;
+use crate::contender::{Contender, Kind};
+use crate::idle::postgres::Scram;
+use crate::pgbench::Pgbench;
+use crate::rivals::pgbouncer::Pooling;
+use crate::rivals::postgres::{Postgres, SCALE};
+use crate::rivals::{Lab, haproxy, pgbouncer};
+use crate::runner::{Pace, run_all};
+
+pub(super) const FAIRNESS: &str = "\
+What is not quite fair: HAProxy only moves bytes and opens a server connection for each client; in the TLS cases it would pass
+PostgreSQL's own TLS through, so it has no column there. PgBouncer 1.18 cannot pool prepared statements by transaction, so in that case
+it pools by session. TenantsDB keeps its query log and counters on, which the rivals do not have. Direct connections cost no proxy time and
+show the throughput that is there to be had.
+";
+
+pub(super) fn run(lab: &Lab, pace: Pace, idle_clients: u32) -> Result<Found> {
+    let postgres = Postgres::start(lab)?;
+    let mut contenders = start_rivals(lab, &postgres)?;
+    contenders.extend(ours(lab, Comparison::Postgres, postgres.port())?);
+    let mut driver = Pgbench {
+        large_row_file: lab.write("large-row.sql", "SELECT repeat('x', 1048576);\n")?,
+    };
+    let cases = run_all(&cases::postgres::all(), &contenders, pace, &mut driver);
+    drop(contenders);
+    let pgbouncer = || start_pgbouncer(lab, &postgres, Pooling::Transaction);
+    let tenantsdb = || crate::ours::start(lab, Comparison::Postgres, postgres.port(), Kind::Ours);
+    let starts: [&dyn Fn() -> Result<Contender>; 2] = [&pgbouncer, &tenantsdb];
+    let idle: Vec<IdleCase<'_>> = [false, true]
+        .into_iter()
+        .flat_map(|tls| {
+            starts.map(|start| IdleCase {
+                start,
+                clients: idle_clients,
+                tls,
+            })
+        })
+        .collect();
+    Ok(Found {
+        programs: programs(lab, &postgres)?,
+        cases,
+        idle: idle_memory(&idle, &mut Scram::default()),
+    })
+}
+
+fn programs(lab: &Lab, postgres: &Postgres) -> Result<Vec<(&'static str, String)>> {
+    Ok(vec![
+        (
+            "PostgreSQL",
+            format!(
+                "{}, `pgbench` scale {SCALE}, 300 connections, fsync on, 256 MB shared buffers",
+                postgres.version(lab)?
+            ),
+        ),
+        (
+            "PgBouncer",
+            format!(
+                "{}: 32 backends (transaction), 128 (session)",
+                pgbouncer::version()?
+            ),
+        ),
+        (
+            "HAProxy",
+            format!("{}, TCP mode, one thread", haproxy::version()?),
+        ),
+    ])
+}
+
+/// Starts a PgBouncer column in front of `postgres`.
+fn start_pgbouncer(lab: &Lab, postgres: &Postgres, pooling: Pooling) -> Result<Contender> {
+    let (process, port) = pgbouncer::start(lab, postgres, pooling)?;
+    let endpoint = postgres.endpoint(port, false);
+    Ok(Contender {
+        kind: Kind::PgBouncer(pooling),
+        endpoint,
+        process: Some(process),
+    })
+}
+
+/// Starts the direct column and all rivals.
+fn start_rivals(lab: &Lab, postgres: &Postgres) -> Result<Vec<Contender>> {
+    let direct = Contender {
+        kind: Kind::Direct,
+        endpoint: postgres.endpoint(postgres.port(), false),
+        process: None,
+    };
+    let (relay, relay_port) = haproxy::start(lab, postgres.port(), haproxy::Tls::Passed)?;
+    let relay = Contender {
+        kind: Kind::HaProxy,
+        endpoint: postgres.endpoint(relay_port, false),
+        process: Some(relay),
+    };
+    Ok(vec![
+        direct,
+        start_pgbouncer(lab, postgres, Pooling::Transaction)?,
+        start_pgbouncer(lab, postgres, Pooling::Session)?,
+        relay,
+    ])
+}
