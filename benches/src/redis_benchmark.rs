@@ -76,6 +76,8 @@ impl<'a> RedisBenchmark<'a> {
     }
 }
 
+/// What no run takes: a rate does not fall to a hundredth between the short run and the others.
+const LIMIT_SECONDS: &str = "300";
 /// Requests of the short run, for each one that a client has under way.
 const CALIBRATION: u64 = 100;
 
@@ -140,7 +142,8 @@ pub fn run(endpoint: &Endpoint, load: Load, clients: u16, requests: u64) -> Resu
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.success() && !errors.contains("Error from server"),
-        "redis-benchmark failed: {}",
+        "redis-benchmark failed ({}): {}",
+        output.status,
         last_lines(&errors, 5)
     );
     let text = String::from_utf8_lossy(&output.stdout);
@@ -157,7 +160,9 @@ pub fn run(endpoint: &Endpoint, load: Load, clients: u16, requests: u64) -> Resu
 }
 
 fn command(endpoint: &Endpoint, load: Load, clients: u16, requests: u64) -> Program {
-    let mut command = Program::new("redis-benchmark");
+    // It waits for ever where nobody listens, or where a reply does not come.
+    let mut command = Program::new("timeout");
+    command.args(["-k", "5", LIMIT_SECONDS, "redis-benchmark"]);
     command.args(["-h", "127.0.0.1", "-p", &endpoint.port.to_string()]);
     if !endpoint.user.is_empty() {
         // It takes the password nowhere else; this one guards nothing.
@@ -243,7 +248,7 @@ mod tests {
         };
         assert_eq!(
             line(&endpoint),
-            "-h 127.0.0.1 -p 7 --user acme -a secret --tls --insecure -t set --csv -c 50 -n 800 -d 512 -r 100000 -P 16"
+            "-k 5 300 redis-benchmark -h 127.0.0.1 -p 7 --user acme -a secret --tls --insecure -t set --csv -c 50 -n 800 -d 512 -r 100000 -P 16"
         );
         let open = Endpoint {
             user: String::new(),
@@ -252,7 +257,7 @@ mod tests {
         };
         assert_eq!(
             line(&open),
-            "-h 127.0.0.1 -p 7 -t set --csv -c 50 -n 800 -d 512 -r 100000 -P 16"
+            "-k 5 300 redis-benchmark -h 127.0.0.1 -p 7 -t set --csv -c 50 -n 800 -d 512 -r 100000 -P 16"
         );
     }
 }

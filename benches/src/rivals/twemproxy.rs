@@ -22,6 +22,8 @@ pub fn start(lab: &Lab, backend_port: u16) -> Result<(Process, u16)> {
     );
     let file = lab.write(&format!("twemproxy-{port}.yml"), &text)?;
     let pid_file = lab.path(&format!("twemproxy-{port}.pid"));
+    // It opens its log by name, as another user than the one that its output goes to a file of.
+    let messages = lab.path(&format!("twemproxy-{port}.messages"));
     let log = lab.path(&format!("twemproxy-{port}.log"));
     let stats_port = free_port()?.to_string();
     let line = [
@@ -30,9 +32,8 @@ pub fn start(lab: &Lab, backend_port: u16) -> Result<(Process, u16)> {
         utf8(&file)?,
         "-p",
         utf8(&pid_file)?,
-        // To standard error.
         "-o",
-        "/dev/stderr",
+        utf8(&messages)?,
         "-a",
         "127.0.0.1",
         "-s",
