@@ -76,8 +76,8 @@ impl<'a> RedisBenchmark<'a> {
     }
 }
 
-/// What no run takes: a rate does not fall to a hundredth between the short run and the others.
-const LIMIT_SECONDS: &str = "300";
+/// What no short run takes, and no other one beyond ten times what it should.
+const LIMIT: Duration = Duration::from_secs(60);
 /// Requests of the short run, for each one that a client has under way.
 const CALIBRATION: u64 = 100;
 
@@ -91,7 +91,13 @@ impl Driver for RedisBenchmark<'_> {
         }
         if let Entry::Vacant(rate) = self.rates.entry((contender.kind, case.id.clone())) {
             let requests = batch(case, load) * CALIBRATION;
-            let outcome = run(&contender.endpoint(case.tls), load, case.clients, requests)?;
+            let outcome = run(
+                &contender.endpoint(case.tls),
+                load,
+                case.clients,
+                requests,
+                LIMIT,
+            )?;
             rate.insert(outcome.rate);
         }
         Ok(())
@@ -104,7 +110,14 @@ impl Driver for RedisBenchmark<'_> {
             .get(&(contender.kind, case.id.clone()))
             .context("the case was not prepared")?;
         let requests = requests(*rate, duration, batch(case, load));
-        run(&contender.endpoint(case.tls), load, case.clients, requests)
+        let limit = LIMIT + duration * 10;
+        run(
+            &contender.endpoint(case.tls),
+            load,
+            case.clients,
+            requests,
+            limit,
+        )
     }
 }
 
@@ -135,8 +148,14 @@ fn requests(rate: f64, duration: Duration, batch: u64) -> u64 {
 ///
 /// # Errors
 /// When it cannot be started, fails, meets an error reply, or prints what we cannot read.
-pub fn run(endpoint: &Endpoint, load: Load, clients: u16, requests: u64) -> Result<Outcome> {
-    let output = command(endpoint, load, clients, requests)
+pub fn run(
+    endpoint: &Endpoint,
+    load: Load,
+    clients: u16,
+    requests: u64,
+    limit: Duration,
+) -> Result<Outcome> {
+    let output = command(endpoint, load, clients, requests, limit)
         .output()
         .context("cannot start redis-benchmark")?;
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -159,10 +178,16 @@ pub fn run(endpoint: &Endpoint, load: Load, clients: u16, requests: u64) -> Resu
     })
 }
 
-fn command(endpoint: &Endpoint, load: Load, clients: u16, requests: u64) -> Program {
+fn command(
+    endpoint: &Endpoint,
+    load: Load,
+    clients: u16,
+    requests: u64,
+    limit: Duration,
+) -> Program {
     // It waits for ever where nobody listens, or where a reply does not come.
     let mut command = Program::new("timeout");
-    command.args(["-k", "5", LIMIT_SECONDS, "redis-benchmark"]);
+    command.args(["-k", "5", &limit.as_secs().to_string(), "redis-benchmark"]);
     command.args(["-h", "127.0.0.1", "-p", &endpoint.port.to_string()]);
     if !endpoint.user.is_empty() {
         // It takes the password nowhere else; this one guards nothing.
@@ -242,13 +267,13 @@ mod tests {
             tls: true,
         };
         let line = |endpoint: &Endpoint| {
-            let command = command(endpoint, load, 50, 800);
+            let command = command(endpoint, load, 50, 800, LIMIT);
             let args: Vec<_> = command.get_args().filter_map(|arg| arg.to_str()).collect();
             args.join(" ")
         };
         assert_eq!(
             line(&endpoint),
-            "-k 5 300 redis-benchmark -h 127.0.0.1 -p 7 --user acme -a secret --tls --insecure -t set --csv -c 50 -n 800 -d 512 -r 100000 -P 16"
+            "-k 5 60 redis-benchmark -h 127.0.0.1 -p 7 --user acme -a secret --tls --insecure -t set --csv -c 50 -n 800 -d 512 -r 100000 -P 16"
         );
         let open = Endpoint {
             user: String::new(),
@@ -257,7 +282,7 @@ mod tests {
         };
         assert_eq!(
             line(&open),
-            "-k 5 300 redis-benchmark -h 127.0.0.1 -p 7 -t set --csv -c 50 -n 800 -d 512 -r 100000 -P 16"
+            "-k 5 60 redis-benchmark -h 127.0.0.1 -p 7 -t set --csv -c 50 -n 800 -d 512 -r 100000 -P 16"
         );
     }
 }
