@@ -8,6 +8,7 @@
 //! | `frontend.rs` | what each message of the client does |
 //! | `backend.rs` | what each message of the backend does |
 //! | `replies.rs` | the replies owed |
+//! | `leftovers.rs` | what statements leave behind in a session |
 //! | `statement.rs`, `settings.rs`, `pins.rs` | prepared statements, SETs, and what keeps a backend |
 //! | `replay.rs` | a batch that is sent again because a plan had changed |
 //! | `flight.rs` | statements under way, for limits and the log |
@@ -16,6 +17,7 @@ mod backend;
 mod flight;
 mod frontend;
 mod incoming;
+mod leftovers;
 mod live;
 pub(crate) mod login;
 mod pins;
