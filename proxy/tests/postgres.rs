@@ -291,6 +291,73 @@ async fn settings_belong_to_their_session() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_goes_back_to_what_the_client_asked_for_at_its_login() {
+    for reactor in REACTORS {
+        let lab = Lab::start(shared(reactor)).await;
+        let mut config = lab.config(TENANT);
+        config.options("-c datestyle=German -c work_mem=8MB");
+        let (client, connection) = config.connect(NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let other = lab.connect(TENANT).await;
+        for reset in [
+            "RESET datestyle; RESET work_mem",
+            "SET DateStyle TO DEFAULT; SET WORK_MEM = DEFAULT",
+            "RESET ALL",
+            "DISCARD ALL",
+            "BEGIN; RESET ALL; COMMIT",
+        ] {
+            client
+                .batch_execute("SET datestyle = SQL; SET work_mem = '16MB'")
+                .await
+                .unwrap();
+            assert_eq!(text(&client, "SHOW datestyle").await, "SQL, DMY");
+            assert_eq!(text(&other, "SHOW datestyle").await, "ISO, MDY");
+            client.simple_query(reset).await.unwrap();
+            assert_eq!(
+                text(&client, "SHOW datestyle").await,
+                "German, DMY",
+                "{reset}"
+            );
+            assert_eq!(text(&client, "SHOW work_mem").await, "8MB", "{reset}");
+        }
+        // A value that happens to be the server's own is no reset.
+        client
+            .batch_execute("SET datestyle = 'ISO, MDY'")
+            .await
+            .unwrap();
+        client
+            .batch_execute("BEGIN; RESET datestyle; ROLLBACK")
+            .await
+            .unwrap();
+        assert_eq!(text(&client, "SHOW datestyle").await, "ISO, MDY");
+        assert_eq!(text(&client, "SHOW work_mem").await, "8MB");
+        assert_eq!(text(&other, "SHOW work_mem").await, "4MB");
+        lab.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setting_that_was_refused_spoils_nothing() {
+    for reactor in REACTORS {
+        let lab = Lab::start(shared(reactor)).await;
+        let (one, two) = (lab.connect(TENANT).await, lab.connect(TENANT).await);
+        let refused = one.simple_query("SET session_replication_role = replica");
+        assert_eq!(
+            refused.await.unwrap_err().code(),
+            Some(&SqlState::INSUFFICIENT_PRIVILEGE)
+        );
+        // On the same backend: nothing has to be taken back there.
+        for client in [&two, &one] {
+            assert_eq!(
+                text(client, "SHOW session_replication_role").await,
+                "origin"
+            );
+        }
+        lab.stop().await;
+    }
+}
+
 /// The hour that a literal of midnight in the session's time zone is in UTC.
 const HOUR: &str =
     "SELECT EXTRACT(hour FROM '2026-01-01 00:00'::timestamptz AT TIME ZONE 'UTC')::int";

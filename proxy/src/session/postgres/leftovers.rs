@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use control_store::Engine;
-use protocol_postgres::backend::TransactionStatus;
+use protocol_postgres::backend::{TransactionStatus, write};
 use protocol_sql::Effects;
 
 use super::live::{Hidden, Live, Then};
@@ -123,6 +123,11 @@ impl Live {
         let touched = std::mem::take(&mut self.touched);
         let pins = std::mem::take(&mut self.inspect_pins);
         let mut text = Vec::new();
+        let doubtful = match &touched {
+            Touched::Nothing => Vec::new(),
+            Touched::Names(names) => self.doubtful(Some(names)),
+            Touched::All(_) => self.doubtful(None),
+        };
         let all = match touched {
             Touched::Nothing if !pins => return false,
             Touched::Nothing => false,
@@ -143,6 +148,9 @@ impl Live {
                 true
             }
         };
+        if !doubtful.is_empty() {
+            put_reset(&mut text, &doubtful);
+        }
         if pins {
             if !text.is_empty() {
                 text.extend_from_slice(b" UNION ALL ");
@@ -154,6 +162,39 @@ impl Live {
         true
     }
 
+    /// The settings of which the server is asked whether they have a value of the session's own: those named, or those that the
+    /// client asked for at its login. Of custom ones the server does not say where their values come from.
+    fn doubtful(&self, names: Option<&Vec<Box<[u8]>>>) -> Vec<Box<[u8]>> {
+        let doubtful: Vec<_> = match (names, &self.initial) {
+            (Some(names), _) => names.iter().map(|name| canonical(name)).collect(),
+            (None, Some(initial)) => initial.settings.values.keys().cloned().collect(),
+            (None, None) => Vec::new(),
+        };
+        let listed = doubtful.into_iter();
+        listed.filter(|name| !name.contains(&b'.')).collect()
+    }
+
+    /// Goes back to what the client asked for at its login, if it did. The backend follows before its next statement.
+    fn restore<P: Ports>(&mut self, ports: &mut P, settings: &mut Settings, key: &[u8]) {
+        let Some(initial) = self.initial.clone() else {
+            return;
+        };
+        let Some(value) = initial.settings.values.get(key) else {
+            return;
+        };
+        settings.insert(key.into(), value.clone());
+        self.strayed.retain(|it| **it != *key);
+        let mut parameters = initial.parameters.iter();
+        if let Some((name, value)) = parameters.find(|(it, _)| *canonical(it) == *key) {
+            // The client was told of the server's own value.
+            self.note_parameter(name, value);
+            let mut out = Vec::with_capacity(64);
+            // It came from a server without zero bytes.
+            let _ = write::parameter_status(&mut out, name, value);
+            ports.copy_client(&out);
+        }
+    }
+
     fn remember_custom(&mut self, names: &[Box<[u8]>]) {
         for name in names.iter().filter(|name| name.contains(&b'.')) {
             if !self.custom.contains(name) && self.custom.len() < MAX_NAMES {
@@ -162,7 +203,13 @@ impl Live {
         }
     }
 
-    pub(super) fn inspected(&mut self, cx: &mut Context, hidden: Hidden, all: bool) {
+    pub(super) fn inspected<P: Ports>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        hidden: Hidden,
+        all: bool,
+    ) {
         if let Some((code, message)) = hidden.error {
             // What is not known stays as it is, on a backend of its own.
             tracing::warn!(code = %String::from_utf8_lossy(&code), message, "a session could not be inspected");
@@ -175,7 +222,13 @@ impl Live {
             self.settings.values.clone()
         };
         let mut changed = all;
+        let mut reset = Vec::new();
         for (name, value) in hidden.rows {
+            if name == RESET {
+                changed = true;
+                reset.push(value);
+                continue;
+            }
             match pins::reason_of(&name) {
                 Some(reason) => {
                     self.pins.add(reason);
@@ -186,22 +239,49 @@ impl Live {
                 }
             }
         }
+        for name in &reset {
+            // A SET that failed leaves nothing either, and the server may let nobody but a superuser set what it named.
+            settings.remove(&**name);
+        }
         if changed {
-            self.settings = cx.sets.intern(settings);
+            self.settings = cx.sets.intern(settings.clone());
             if let Some(backend) = self.backend.as_mut() {
                 backend.settings = Rc::clone(&self.settings);
             }
         }
+        if !reset.is_empty() {
+            for name in reset {
+                self.restore(ports, &mut settings, &name);
+            }
+            self.settings = cx.sets.intern(settings);
+        }
     }
 }
 
-fn put_current_settings(text: &mut Vec<u8>, names: &[Box<[u8]>]) {
-    text.extend_from_slice(b"SELECT n, s FROM (SELECT n, pg_catalog.current_setting(n, true) FROM pg_catalog.unnest(ARRAY[");
+/// Marks a row that names a setting without a value of the session's own.
+const RESET: &[u8] = b"=";
+
+/// Asks which of these settings have no value of the session's own.
+fn put_reset(text: &mut Vec<u8>, names: &[Box<[u8]>]) {
+    text.extend_from_slice(b" UNION ALL SELECT '=', n FROM pg_catalog.unnest(ARRAY[");
+    put_literals(text, names);
+    text.extend_from_slice(
+        b"]::pg_catalog.text[]) t(n) WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_settings \
+          WHERE pg_catalog.lower(name) = n AND source = 'session')",
+    );
+}
+
+fn put_literals(text: &mut Vec<u8>, names: &[Box<[u8]>]) {
     for (at, name) in names.iter().enumerate() {
         if at > 0 {
             text.push(b',');
         }
         put_literal(text, name);
     }
+}
+
+fn put_current_settings(text: &mut Vec<u8>, names: &[Box<[u8]>]) {
+    text.extend_from_slice(b"SELECT n, s FROM (SELECT n, pg_catalog.current_setting(n, true) FROM pg_catalog.unnest(ARRAY[");
+    put_literals(text, names);
     text.extend_from_slice(b"]::pg_catalog.text[]) t(n)) t(n, s) WHERE s IS NOT NULL");
 }

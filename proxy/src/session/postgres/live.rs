@@ -171,6 +171,8 @@ pub(super) struct Live {
     pub(super) portals: Vec<(Box<[u8]>, Rc<Statement>)>,
 
     pub(super) settings: Rc<SettingSet>,
+    /// What the client asked for when it logged in, if anything: a RESET goes back to that.
+    pub(super) initial: Option<KnownLogin>,
     pub(super) touched: Touched,
     /// Settings that the server reports to have another value than the session is known to have set: a function has done so.
     pub(super) strayed: Vec<Box<[u8]>>,
@@ -241,6 +243,7 @@ impl Live {
             portal: None,
             portals: Vec::new(),
             settings: cx.sets.none(),
+            initial: None,
             touched: Touched::Nothing,
             strayed: Vec::new(),
             reading_unknown: false,
@@ -409,6 +412,7 @@ impl Live {
 
     fn logged_in<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, known: &KnownLogin) {
         if let Some(wanted) = self.login.take() {
+            self.initial = (!wanted.is_empty()).then(|| known.clone());
             let custom = wanted.iter().map(|(name, _)| name);
             self.custom
                 .extend(custom.filter(|name| name.contains(&b'.')).cloned());
@@ -708,7 +712,7 @@ impl Live {
                 self.pump(cx, ports);
             }
             Then::Inspect { all } => {
-                self.inspected(cx, *hidden, all);
+                self.inspected(cx, ports, *hidden, all);
                 self.at_rest(cx, ports);
                 self.pump(cx, ports);
             }
