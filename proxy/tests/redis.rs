@@ -750,6 +750,30 @@ fn clients_are_listed_by_database() {
     });
 }
 
+/// More than a shared connection takes at a time: those who wait for it are read again once it does.
+#[test]
+fn many_clients_fill_the_shared_connection() {
+    on_both(|lab| {
+        std::thread::scope(|scope| {
+            for n in 0..60 {
+                let mut client = lab.log_in("acme");
+                scope.spawn(move || {
+                    let value = "v".repeat(4 << 10);
+                    let mut batch = Vec::new();
+                    for m in 0..16 {
+                        batch.extend(Wire::encode(&["SET", &format!("k{n}:{m}"), &value]));
+                    }
+                    for _ in 0..30 {
+                        std::io::Write::write_all(&mut client.stream, &batch).unwrap();
+                        (0..16).for_each(|_| assert_eq!(client.read(), "OK"));
+                    }
+                });
+            }
+        });
+        assert_eq!(lab.log_in("acme").ask(&["DBSIZE"]), "960");
+    });
+}
+
 #[test]
 fn a_slow_reader_holds_only_itself() {
     on_both(|lab| {

@@ -48,6 +48,8 @@ pub(super) struct Plane<P: Protocol> {
     requests: Vec<Request>,
     /// Sessions that wait for a gate, in the order they came.
     held: VecDeque<(DatabaseId, SessionRef)>,
+    /// Sessions whose client is not read because that backend does not take what it has.
+    stalled: Vec<(ConnId, SessionRef)>,
     /// When logins must be over, in order.
     logins: VecDeque<(Instant, SessionRef)>,
     next_serial: u64,
@@ -63,6 +65,7 @@ impl<P: Protocol> Plane<P> {
             links: LinksOf::<P>::default(),
             requests: Vec::new(),
             held: VecDeque::new(),
+            stalled: Vec::new(),
             logins: VecDeque::new(),
             next_serial: 0,
             plain: Vec::new(),
@@ -303,11 +306,15 @@ impl<P: Protocol> Plane<P> {
     /// A backend's connection has ended, by itself or broken.
     pub(super) fn backend_ended<R: Reactor>(&mut self, core: &mut Core<R>, slot: u32) {
         let backend = self.pools.backends.get(slot as usize);
+        let conn = backend.map(|it| it.conn);
         match backend.and_then(|it| it.lessee) {
             Some(Lessee::Session(session)) => self.deliver_to(core, session, Event::BackendGone),
             Some(Lessee::Link(link)) => {
                 self.pools.failed(BackendId(slot), core.cx.now, true);
                 self.link_lost(core, link, &Fault::BackendLost);
+                if let Some(conn) = conn {
+                    self.unstall(core, conn);
+                }
             }
             None => self.pools.failed(BackendId(slot), core.cx.now, true),
         }
@@ -318,6 +325,7 @@ impl<P: Protocol> Plane<P> {
             let conn = entry.conn;
             core.reactor.close(conn, Close::Now);
             core.conns.clear(conn);
+            self.unstall(core, conn);
         }
         self.pools.failed(BackendId(slot), core.cx.now, true);
         self.link_lost(core, link, &Fault::BackendLost);
@@ -348,14 +356,28 @@ impl<P: Protocol> Plane<P> {
 
     /// A backend takes bytes again.
     pub(super) fn backend_drained<R: Reactor>(&mut self, core: &mut Core<R>, slot: u32) {
-        let backend = self.pools.backends.get(slot as usize);
-        if let Some(Lessee::Session(session)) = backend.and_then(|it| it.lessee)
-            && let Some(entry) = self.sessions.get_mut(session.slot as usize)
-            && entry.serial == session.serial
-        {
-            entry.backend_full = false;
-            self.set_reading(core, session.slot);
+        if let Some(backend) = self.pools.backends.get(slot as usize) {
+            let conn = backend.conn;
+            self.unstall(core, conn);
         }
+    }
+
+    /// Reads those clients again whose commands a backend did not take: over a shared connection these are many.
+    fn unstall<R: Reactor>(&mut self, core: &mut Core<R>, backend: ConnId) {
+        let mut stalled = std::mem::take(&mut self.stalled);
+        stalled.retain(|(conn, session)| {
+            if *conn != backend {
+                return true;
+            }
+            if let Some(entry) = self.sessions.get_mut(session.slot as usize)
+                && entry.serial == session.serial
+            {
+                entry.backend_full = false;
+                self.set_reading(core, session.slot);
+            }
+            false
+        });
+        self.stalled = stalled;
     }
 
     // ---- sessions ----
@@ -413,8 +435,11 @@ impl<P: Protocol> Plane<P> {
         }
         if let Some(backend) = sent_to
             && core.reactor.queued(backend) > HIGH_WATER
+            && !entry.backend_full
         {
             entry.backend_full = true;
+            let serial = entry.serial;
+            self.stalled.push((backend, SessionRef { slot, serial }));
         }
         self.set_reading(core, slot);
         while !self.requests.is_empty() {
