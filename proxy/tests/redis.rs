@@ -857,6 +857,17 @@ fn suspended_tenants_and_full_databases() {
         lab.traffic().refresh(ACME);
         let refused = client.ask(&["GET", "x"]);
         assert!(refused.contains("tenant is suspended"), "{refused}");
+        // One answer for one command, also from a session that keeps a connection.
+        lab.publish(0, DatabaseStatus::Ready);
+        lab.traffic().refresh(ACME);
+        let mut subscribed = lab.log_in_3("acme");
+        subscribed.ask(&["SUBSCRIBE", "c"]);
+        lab.publish(0, DatabaseStatus::Suspended);
+        lab.traffic().refresh(ACME);
+        subscribed.send(&["MULTI"]);
+        assert!(subscribed.read().contains("tenant is suspended"));
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(!subscribed.is_answered_ok());
         lab.max_connections = 2;
         lab.publish(0, DatabaseStatus::Ready);
         lab.traffic().refresh(ACME);

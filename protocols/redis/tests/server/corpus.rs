@@ -325,7 +325,7 @@ pub(crate) fn line(template: &str, dice: &mut Dice) -> Vec<Vec<u8>> {
         let mut text = String::new();
         let mut rest = word;
         while let Some((before, after)) = rest.split_once('<') {
-            let (name, after) = after.split_once('>').expect("a placeholder");
+            let (name, after) = after.split_once('>').expect("the end of a name");
             text.push_str(before);
             text.push_str(&fill(name, dice));
             rest = after;

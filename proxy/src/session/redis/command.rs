@@ -16,7 +16,7 @@ use crate::backend::redis::inbox::{How, Owed};
 use crate::faces::redis as face;
 use crate::metrics::{ErrorClass, PinReason};
 use crate::query_log::ErrorCode;
-use crate::reactor::Buf;
+use crate::reactor::{Buf, ConnId};
 use crate::session::{Context, Ports};
 
 /// Commands that one session may have under way. A deeper pipeline waits in its own buffers.
@@ -402,11 +402,11 @@ impl RedisSession {
             return self.send_anywhere(cx, ports, command, front, Kind::Plain);
         }
         let new = !self.keeps_own();
-        if let Turn::Later = self.own_turn(cx, ports, command) {
-            return Step::Later;
+        if let Err(step) = self.own_turn(cx, ports, command) {
+            return step;
         }
         let Some(own) = self.own.as_mut() else {
-            return Step::Done; // It was refused.
+            return Step::Done;
         };
         let mut kind = Kind::Plain;
         match part {
@@ -436,19 +436,21 @@ impl RedisSession {
         step
     }
 
-    /// A connection of the session's own, before anything is changed that depends on it.
-    fn own_turn<P: Ports<Backend>>(
+    /// A connection of the session's own, before anything is changed that depends on it. Otherwise what has become of the command.
+    pub(super) fn own_turn<P: Ports<Backend>>(
         &mut self,
         cx: &mut Context,
         ports: &mut P,
         command: &Command<'_>,
-    ) -> Turn {
-        let turn = self.take_own(cx, ports, command.raw().len());
-        if let Turn::Refused(fault) = &turn {
-            let error = face::translate(fault);
-            self.refuse(cx, ports, command, &error.text, ErrorClass::from(fault));
+    ) -> Result<ConnId, Step> {
+        match self.take_own(cx, ports, command.raw().len()) {
+            Turn::Now(conn) => Ok(conn),
+            Turn::Later => Err(Step::Later),
+            Turn::Refused(fault) => {
+                let error = face::translate(&fault);
+                Err(self.refuse(cx, ports, command, &error.text, ErrorClass::from(&fault)))
+            }
         }
-        turn
     }
 
     /// `CLIENT TRACKING`: from now on the server tells this connection which keys change, or no longer.
@@ -470,10 +472,8 @@ impl RedisSession {
         if !begins && !self.keeps_own() {
             return self.send_anywhere(cx, ports, command, front, Kind::Plain);
         }
-        match self.own_turn(cx, ports, command) {
-            Turn::Now(_) => {}
-            Turn::Later => return Step::Later,
-            Turn::Refused(_) => return Step::Done,
+        if let Err(step) = self.own_turn(cx, ports, command) {
+            return step;
         }
         if let Some(own) = self.own.as_mut() {
             own.tracking = begins;
@@ -494,10 +494,8 @@ impl RedisSession {
         front: &Buf,
         kind: Kind,
     ) -> Step {
-        match self.own_turn(cx, ports, command) {
-            Turn::Now(_) => {}
-            Turn::Later => return Step::Later,
-            Turn::Refused(_) => return Step::Done,
+        if let Err(step) = self.own_turn(cx, ports, command) {
+            return step;
         }
         self.act_as(cx, ports, Actor::Platform);
         let step = self.send_own(cx, ports, command, front, kind);

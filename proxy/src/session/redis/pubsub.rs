@@ -12,10 +12,8 @@ use protocol_redis::rewrite::{Rewriter, glob};
 
 use super::command::Step;
 use super::flight::{Kind, Logged};
-use super::route::Turn;
 use super::{Ending, RedisSession};
 use crate::backend::redis::Backend;
-use crate::faces::redis as face;
 use crate::metrics::{ErrorClass, PinReason};
 use crate::reactor::Buf;
 use crate::session::{Context, Ports};
@@ -206,13 +204,9 @@ impl RedisSession {
             return self.refuse(cx, ports, command, &text, ErrorClass::Limit);
         }
         let new = !self.keeps_own();
-        let conn = match self.take_own(cx, ports, command.raw().len()) {
-            Turn::Now(conn) => conn,
-            Turn::Later => return Step::Later,
-            Turn::Refused(fault) => {
-                let text = face::translate(&fault).text;
-                return self.refuse(cx, ports, command, &text, ErrorClass::from(&fault));
-            }
+        let conn = match self.own_turn(cx, ports, command) {
+            Ok(conn) => conn,
+            Err(step) => return step,
         };
         let (Some(who), Some(own)) = (self.who.as_ref(), self.own.as_mut()) else {
             return Step::Done;
