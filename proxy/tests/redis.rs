@@ -868,10 +868,14 @@ fn suspended_tenants_and_full_databases() {
         assert!(subscribed.read().contains("tenant is suspended"));
         std::thread::sleep(std::time::Duration::from_millis(100));
         assert!(!subscribed.is_answered_ok());
+        drop(subscribed);
         lab.max_connections = 2;
         lab.publish(0, DatabaseStatus::Ready);
         lab.traffic().refresh(ACME);
         assert_eq!(client.ask(&["GET", "x"]), "1");
+        wait_for("the other's place", || {
+            client.ask(&["CLIENT", "LIST"]).lines().count() == 1
+        });
         let _second = lab.log_in("acme");
         let mut third = lab.connect();
         let full = third.ask(&["AUTH", "acme", PASSWORD]);
