@@ -866,9 +866,9 @@ fn suspended_tenants_and_full_databases() {
         lab.traffic().refresh(ACME);
         subscribed.send(&["MULTI"]);
         assert!(subscribed.read().contains("tenant is suspended"));
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        assert!(!subscribed.is_answered_ok());
-        drop(subscribed);
+        // Then the session ends, with a word of its own and no transaction that would keep it.
+        assert!(subscribed.read().contains("tenant is suspended"));
+        assert!(subscribed.is_closed());
         lab.max_connections = 2;
         lab.publish(0, DatabaseStatus::Ready);
         lab.traffic().refresh(ACME);

@@ -378,11 +378,6 @@ impl<S: std::io::Read + std::io::Write + Timed> Wire<S> {
         self.input.is_empty() && matches!(self.stream.read(&mut byte), Ok(0))
     }
 
-    /// Whether more has come, and says that all is well.
-    pub(crate) fn is_answered_ok(&mut self) -> bool {
-        !self.is_silent() && self.input.starts_with(b"+OK")
-    }
-
     /// Whether nothing comes for a moment.
     pub(crate) fn is_silent(&mut self) -> bool {
         self.stream.limit(Duration::from_millis(150));
