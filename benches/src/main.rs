@@ -40,6 +40,10 @@ struct Options {
     /// Seconds of each run.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
+    /// Only the cases whose names contain this (`idle` for the memory of idle clients); may be repeated. The report is
+    /// then printed, unless `--report` names a file.
+    #[arg(long)]
+    only: Vec<String>,
     /// The report; by itself BENCHMARKS.md or BENCHMARKS-REDIS.md.
     #[arg(long)]
     report: Option<PathBuf>,
@@ -70,7 +74,11 @@ fn main() -> Result<()> {
         Subcommands::Proxy(arguments) => return ours::be_proxy(&arguments),
     };
     let pace = options.pace();
-    let results = comparison.run(pace, options.quick)?;
+    let results = comparison.run(pace, options.quick, &options.only)?;
+    if !options.only.is_empty() && options.report.is_none() {
+        print!("{}", markdown(&results));
+        return Ok(());
+    }
     let report = options.report.unwrap_or_else(|| comparison.report().into());
     let json = options
         .json

@@ -53,6 +53,8 @@ pub struct Config {
     pub pool_size: u32,
     /// How long a backend connection may idle.
     pub backend_idle_timeout: Duration,
+    /// How long, under load, what happens may wait for more to happen: see [`Options::coalesce`].
+    pub coalesce: Duration,
     /// How long a statement may wait for a backend connection.
     pub pool_wait_timeout: Duration,
     /// How long a login may take.
@@ -78,6 +80,7 @@ impl Default for Config {
             max_clients: 100_000,
             pool_size: 20,
             backend_idle_timeout: Duration::from_secs(60),
+            coalesce: Options::default().coalesce,
             pool_wait_timeout: limits.lease,
             login_timeout: limits.login,
             guard: None,
@@ -132,6 +135,10 @@ impl Proxy {
         let internal = [&config.internal_socket, &config.redis_internal_socket];
         let internal = internal.into_iter().flatten().cloned().collect();
         let kind = reactor::choose(config.reactor)?;
+        let options = Options {
+            coalesce: config.coalesce,
+            ..Options::default()
+        };
         let by_worker = doors(config, usize::from(workers))?;
         let mut proxy = Self {
             hub,
@@ -141,11 +148,11 @@ impl Proxy {
             threads: Mutex::default(),
             internal_sockets: internal,
         };
-        proxy.spawn(by_worker)?;
+        proxy.spawn(by_worker, options)?;
         Ok(proxy)
     }
 
-    fn spawn(&mut self, doors: Vec<Vec<Door>>) -> io::Result<()> {
+    fn spawn(&mut self, doors: Vec<Vec<Door>>, options: Options) -> io::Result<()> {
         let kind = self.kind;
         let (started, starts) = mpsc::channel();
         let count = doors.len();
@@ -159,7 +166,7 @@ impl Proxy {
             );
             let work = move || {
                 // A reactor belongs to the thread that makes it.
-                let reactor = match reactor::open(kind, Options::default()) {
+                let reactor = match reactor::open(kind, options) {
                     Ok(reactor) => reactor,
                     Err(error) => return drop(started.send(Err(error))),
                 };

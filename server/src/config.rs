@@ -36,6 +36,7 @@ pub(crate) struct Config {
     pub(crate) reactor: Option<ReactorKind>,
     pub(crate) workers: u16,
     pub(crate) pool_size: u32,
+    pub(crate) coalesce: Duration,
     pub(crate) max_clients: usize,
     pub(crate) drain: Duration,
     pub(crate) signup_tier: String,
@@ -104,6 +105,7 @@ impl Config {
             }),
             workers: up.workers.unwrap_or_else(processors),
             pool_size: 20,
+            coalesce: Duration::from_micros(RawProxy::default().coalesce_us),
             max_clients: 100_000,
             drain: Duration::from_secs(up.drain_seconds),
             signup_tier: up.signup_tier.clone(),
@@ -196,6 +198,7 @@ struct RawProxy {
     reactor: Option<String>,
     workers: Option<u16>,
     pool_size: u32,
+    coalesce_us: u64,
     max_clients: usize,
     drain_seconds: u64,
 }
@@ -206,6 +209,7 @@ impl Default for RawProxy {
             reactor: None,
             workers: None,
             pool_size: 20,
+            coalesce_us: 200,
             max_clients: 100_000,
             drain_seconds: 30,
         }
@@ -331,6 +335,10 @@ impl RawConfig {
         if !(1..=127).contains(&workers) {
             bail!("proxy.workers is {workers}: it must be 1 to 127");
         }
+        if self.proxy.coalesce_us > 10_000 {
+            let micros = self.proxy.coalesce_us;
+            bail!("proxy.coalesce_us is {micros}: it must be 0 to 10000");
+        }
         for (key, kib) in [
             ("api.body_limit_kib", self.api.body_limit_kib),
             ("api.import_limit_kib", self.api.import_limit_kib),
@@ -353,6 +361,7 @@ impl RawConfig {
             reactor,
             workers,
             pool_size: self.proxy.pool_size,
+            coalesce: Duration::from_micros(self.proxy.coalesce_us),
             max_clients: self.proxy.max_clients,
             drain: Duration::from_secs(self.proxy.drain_seconds),
             signup_tier: self.api.signup_tier,
@@ -531,6 +540,10 @@ mod tests {
             ("data_dir = 'd'\n[tls]\nkey = 'k'", "belong together"),
             ("data_dir = 'd'\n[proxy]\nreactor = 'kqueue'", "'kqueue'"),
             ("data_dir = 'd'\n[proxy]\nworkers = 0", "1 to 127"),
+            (
+                "data_dir = 'd'\n[proxy]\ncoalesce_us = 10001",
+                "coalesce_us",
+            ),
             (
                 "data_dir = 'd'\n[api]\nsignup_tier = 'gold'",
                 "no tier 'gold'",

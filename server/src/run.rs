@@ -163,6 +163,7 @@ async fn serve(
                 proxy_headers_from: proxy_headers_from(config),
                 max_clients: config.max_clients,
                 pool_size: config.pool_size,
+                coalesce: config.coalesce,
                 guard: Some(Arc::clone(&guard)),
                 ..proxy::Config::default()
             },

@@ -7,6 +7,7 @@ use std::process;
 
 use anyhow::Result;
 
+use crate::cases::Case;
 use crate::contender::{Contender, Kind};
 use crate::environment::{describe, load_average, split_processors};
 use crate::idle::{self, Login};
@@ -68,20 +69,25 @@ impl Comparison {
         )
     }
 
-    /// Starts everything, runs all cases and stops everything. `quick` only shows that they run.
+    /// Starts everything, runs all cases (or those whose names contain one of `only`) and stops everything. `quick` only
+    /// shows that they run.
     ///
     /// # Errors
     /// When a program is not installed or does not start.
-    pub fn run(self, pace: Pace, quick: bool) -> Result<Results> {
+    pub fn run(self, pace: Pace, quick: bool, only: &[String]) -> Result<Results> {
         let (proxy_cpus, load_cpus) = split_processors()?;
         // What this program starts inherits its processors; only the proxies are told otherwise.
         pin(process::id(), &load_cpus)?;
         let load_before = load_average();
         let lab = Lab::new(proxy_cpus, load_cpus)?;
-        let idle_clients = if quick { 100 } else { 10_000 };
+        let choice = Choice {
+            only,
+            pace,
+            idle_clients: if quick { 100 } else { 10_000 },
+        };
         let found = match self {
-            Self::Postgres => postgres::run(&lab, pace, idle_clients)?,
-            Self::Redis => redis::run(&lab, pace, idle_clients)?,
+            Self::Postgres => postgres::run(&lab, choice)?,
+            Self::Redis => redis::run(&lab, choice)?,
         };
         Ok(Results {
             comparison: self,
@@ -91,6 +97,26 @@ impl Comparison {
             cases: found.cases,
             idle: found.idle,
         })
+    }
+}
+
+/// What is asked of a comparison.
+#[derive(Clone, Copy)]
+struct Choice<'a> {
+    /// Names, or parts of them; all cases if empty.
+    only: &'a [String],
+    pace: Pace,
+    idle_clients: u32,
+}
+
+impl Choice<'_> {
+    fn includes(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| name.contains(part))
+    }
+
+    fn cases(&self, all: Vec<Case>) -> Vec<Case> {
+        let chosen = |case: &Case| self.includes(&case.id);
+        all.into_iter().filter(chosen).collect()
     }
 }
 
@@ -109,8 +135,15 @@ struct IdleCase<'a> {
 }
 
 /// Each figure is of a proxy that was started for it.
-fn idle_memory(cases: &[IdleCase<'_>], login: &mut dyn Login) -> Vec<IdleResult> {
+fn idle_memory(
+    choice: Choice<'_>,
+    cases: &[IdleCase<'_>],
+    login: &mut dyn Login,
+) -> Vec<IdleResult> {
     let mut found = Vec::new();
+    if !choice.includes("idle") {
+        return found;
+    }
     for case in cases {
         match (case.start)() {
             Ok(contender) => found.push(idle::measure(&contender, case.clients, case.tls, login)),

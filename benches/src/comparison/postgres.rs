@@ -2,15 +2,15 @@
 
 use anyhow::Result;
 
-use super::{Comparison, Found, IdleCase, idle_memory, ours};
+use super::{Choice, Comparison, Found, IdleCase, idle_memory, ours};
 use crate::cases;
 use crate::contender::{Contender, Kind};
 use crate::idle::postgres::Scram;
 use crate::pgbench::Pgbench;
 use crate::rivals::pgbouncer::Pooling;
-use crate::rivals::postgres::{Postgres, SCALE};
+use crate::rivals::postgres::{CONNECTIONS, Postgres, SCALE};
 use crate::rivals::{Lab, haproxy, pgbouncer};
-use crate::runner::{Pace, run_all};
+use crate::runner::run_all;
 
 pub(super) const FAIRNESS: &str = "\
 What is not quite fair: HAProxy only moves bytes and opens a server connection for each client; in the TLS cases it would pass
@@ -19,14 +19,15 @@ it pools by session. TenantsDB keeps its query log and counters on, which the ri
 show the throughput that is there to be had.
 ";
 
-pub(super) fn run(lab: &Lab, pace: Pace, idle_clients: u32) -> Result<Found> {
+pub(super) fn run(lab: &Lab, choice: Choice<'_>) -> Result<Found> {
     let postgres = Postgres::start(lab)?;
     let mut contenders = start_rivals(lab, &postgres)?;
     contenders.extend(ours(lab, Comparison::Postgres, postgres.port())?);
     let mut driver = Pgbench {
         large_row_file: lab.write("large-row.sql", "SELECT repeat('x', 1048576);\n")?,
     };
-    let cases = run_all(&cases::postgres::all(), &contenders, pace, &mut driver);
+    let cases = choice.cases(cases::postgres::all());
+    let cases = run_all(&cases, &contenders, choice.pace, &mut driver);
     drop(contenders);
     let pgbouncer = || start_pgbouncer(lab, &postgres, Pooling::Transaction);
     let tenantsdb = || crate::ours::start(lab, Comparison::Postgres, postgres.port(), Kind::Ours);
@@ -36,7 +37,7 @@ pub(super) fn run(lab: &Lab, pace: Pace, idle_clients: u32) -> Result<Found> {
         .flat_map(|tls| {
             starts.map(|start| IdleCase {
                 start,
-                clients: idle_clients,
+                clients: choice.idle_clients,
                 tls,
             })
         })
@@ -44,7 +45,7 @@ pub(super) fn run(lab: &Lab, pace: Pace, idle_clients: u32) -> Result<Found> {
     Ok(Found {
         programs: programs(lab, &postgres)?,
         cases,
-        idle: idle_memory(&idle, &mut Scram::default()),
+        idle: idle_memory(choice, &idle, &mut Scram::default()),
     })
 }
 
@@ -53,7 +54,7 @@ fn programs(lab: &Lab, postgres: &Postgres) -> Result<Vec<(&'static str, String)
         (
             "PostgreSQL",
             format!(
-                "{}, `pgbench` scale {SCALE}, 300 connections, fsync on, 256 MB shared buffers",
+                "{}, `pgbench` scale {SCALE}, {CONNECTIONS} connections, fsync on, 256 MB shared buffers",
                 postgres.version(lab)?
             ),
         ),

@@ -2,14 +2,14 @@
 
 use anyhow::Result;
 
-use super::{Comparison, Found, IdleCase, idle_memory, ours};
+use super::{Choice, Comparison, Found, IdleCase, idle_memory, ours};
 use crate::cases;
 use crate::contender::{Contender, Kind};
 use crate::idle::redis::Auth;
 use crate::redis_benchmark::RedisBenchmark;
 use crate::rivals::redis::Redis;
 use crate::rivals::{Lab, haproxy, twemproxy};
-use crate::runner::{Pace, run_all};
+use crate::runner::run_all;
 
 pub(super) const FAIRNESS: &str = "\
 What is not quite fair: HAProxy only moves bytes and opens a server connection for each client. twemproxy has one connection to the server,
@@ -20,7 +20,7 @@ counters on. What the 50 clients' connections and logins cost is part of each ru
 the time of a run by a short run before the first. Direct connections cost no proxy time and show the throughput that is there to be had.
 ";
 
-pub(super) fn run(lab: &Lab, pace: Pace, idle_clients: u32) -> Result<Found> {
+pub(super) fn run(lab: &Lab, choice: Choice<'_>) -> Result<Found> {
     let redis = Redis::start(lab)?;
     let twemproxy = || {
         let (process, port) = twemproxy::start(lab, redis.port())?;
@@ -44,7 +44,8 @@ pub(super) fn run(lab: &Lab, pace: Pace, idle_clients: u32) -> Result<Found> {
     ];
     contenders.extend(ours(lab, Comparison::Redis, redis.port())?);
     let mut driver = RedisBenchmark::new(&redis);
-    let cases = run_all(&cases::redis::all(), &contenders, pace, &mut driver);
+    let cases = choice.cases(cases::redis::all());
+    let cases = run_all(&cases, &contenders, choice.pace, &mut driver);
     drop(contenders);
     let idle = |start, clients, tls| IdleCase {
         start,
@@ -52,6 +53,7 @@ pub(super) fn run(lab: &Lab, pace: Pace, idle_clients: u32) -> Result<Found> {
         tls,
     };
     // The first clients are not counted and connected all the same.
+    let idle_clients = choice.idle_clients;
     let relayed = idle_clients.min(u32::from(haproxy::MAX_CLIENTS) - 100);
     let idle: [IdleCase<'_>; 4] = [
         idle(&twemproxy, idle_clients, false),
@@ -62,7 +64,7 @@ pub(super) fn run(lab: &Lab, pace: Pace, idle_clients: u32) -> Result<Found> {
     Ok(Found {
         programs: programs(&redis)?,
         cases,
-        idle: idle_memory(&idle, &mut Auth),
+        idle: idle_memory(choice, &idle, &mut Auth),
     })
 }
 

@@ -14,10 +14,11 @@ use protocol_postgres::startup;
 use super::{Connection, Login};
 use crate::contender::Endpoint;
 
-/// Logs in, deriving the password's keys once.
+/// Logs in, deriving a password's keys once.
 #[derive(Default)]
 pub struct Scram {
-    secret: Option<ScramSecret>,
+    /// The password with which they were derived, and they.
+    secret: Option<(String, ScramSecret)>,
 }
 
 impl Login for Scram {
@@ -76,11 +77,16 @@ impl Scram {
         let salt = field("s=").context("no salt")?;
         let salt = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, salt)?;
         let iterations: NonZeroU32 = field("i=").context("no iterations")?.parse()?;
-        let known = self.secret.as_ref().is_some_and(|it| it.salt == salt);
-        if !known {
-            self.secret = Some(ScramSecret::derive(password.as_bytes(), &salt, iterations));
+        // The contenders' salts may be equal where their passwords are not.
+        let known = self.secret.as_ref();
+        if !known.is_some_and(|(of, secret)| of == password && secret.salt == salt) {
+            let secret = ScramSecret::derive(password.as_bytes(), &salt, iterations);
+            self.secret = Some((password.to_owned(), secret));
         }
-        self.secret.as_ref().context("no secret")
+        self.secret
+            .as_ref()
+            .map(|(_, secret)| secret)
+            .context("no secret")
     }
 }
 

@@ -28,7 +28,7 @@ impl Pooling {
         }
     }
 
-    /// Backends of the one pool. All pools and a direct run must fit the server's 300 connections together.
+    /// Backends of the one pool. All pools and a direct run must fit the server's connections together (`postgres::CONNECTIONS`).
     #[must_use]
     pub fn backends(self) -> u16 {
         match self {

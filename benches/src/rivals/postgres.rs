@@ -18,6 +18,8 @@ pub const PASSWORD: &str = "bench-password";
 pub const DATABASE: &str = "bench";
 /// The salt of the role's SCRAM verifier.
 pub const SALT: [u8; 16] = *b"tenantsdb-bench!";
+/// Connections that the server takes: all pools, and the largest case's direct ones, fit together.
+pub const CONNECTIONS: u16 = 500;
 /// `pgbench -i -s`: 1,000,000 accounts, some 150 MB, all of it in shared buffers.
 pub const SCALE: u16 = 10;
 
@@ -163,7 +165,7 @@ impl Postgres {
 
 fn configuration(lab: &Lab, port: u16) -> Result<String> {
     Ok(format!(
-        "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{dir}'\nmax_connections = 300\n\
+        "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{dir}'\nmax_connections = {CONNECTIONS}\n\
          fsync = on\nshared_buffers = '256MB'\npassword_encryption = 'scram-sha-256'\n\
          ssl = on\nssl_cert_file = '{certificate}'\nssl_key_file = '{key}'\n",
         dir = utf8(lab.dir.path())?,

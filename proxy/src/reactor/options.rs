@@ -19,6 +19,9 @@ pub struct Options {
     pub close_within: Duration,
     /// How long a connection to a Unix socket whose backlog is full is tried again.
     pub connect_within: Duration,
+    /// How long what happens may wait for more to happen, so that one turn does the work of several. Only io_uring,
+    /// and only under load; zero: never.
+    pub coalesce: Duration,
 }
 
 impl Default for Options {
@@ -38,6 +41,7 @@ impl Default for Options {
             low_water: 64 << 10,
             close_within: Duration::from_secs(5),
             connect_within: Duration::from_secs(5),
+            coalesce: Duration::from_micros(200),
         }
     }
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use control_store::snapshot::ServerAddress;
 
 use self::blocks::{Blocks, Filling};
+use self::coalesce::Coalescing;
 use self::conn::{Conn, Receiving};
 use self::message::Message;
 use self::ring::{Completion, Lengths, Ring};
@@ -26,6 +27,7 @@ use super::{Buf, Close, ConnId, Event, ListenerId, Options, Reactor, ReactorKind
 
 mod begin;
 mod blocks;
+mod coalesce;
 mod conn;
 mod message;
 mod probe;
@@ -89,6 +91,7 @@ pub struct UringReactor {
     #[allow(clippy::vec_box)] // Each must stay where it is while the list grows.
     messages: Vec<Box<Message>>,
     messages_used: usize,
+    coalescing: Coalescing,
     /// When closed connections are cut off, in order.
     cut_offs: VecDeque<(Instant, ConnId)>,
     retries: VecDeque<Retry>,
@@ -150,6 +153,7 @@ impl UringReactor {
             trying: Vec::new(),
             messages: Vec::new(),
             messages_used: 0,
+            coalescing: Coalescing::new(options.coalesce, Instant::now()),
             cut_offs: VecDeque::new(),
             retries: VecDeque::new(),
         })
@@ -213,7 +217,7 @@ impl UringReactor {
     fn adopt(&mut self, socket: OwnedFd) -> io::Result<ConnId> {
         let conn = self
             .conns
-            .insert(Conn::new(socket, false))
+            .insert(Conn::accepted(socket))
             .ok_or(io::ErrorKind::QuotaExceeded)?;
         self.receive(conn);
         Ok(conn)
@@ -290,7 +294,7 @@ impl Reactor for UringReactor {
         let (socket, address) = sys::socket_for(to)?;
         let id = self
             .conns
-            .insert(Conn::new(socket, true))
+            .insert(Conn::connecting(socket))
             .ok_or(io::ErrorKind::QuotaExceeded)?;
         let now = Instant::now();
         self.begin(id, address, now + self.options.connect_within, now);
@@ -372,7 +376,12 @@ impl Reactor for UringReactor {
         } else {
             Some(Duration::ZERO)
         };
-        let told = self.ring.enter(timeout)?;
+        let company = match timeout {
+            Some(Duration::ZERO) => None,
+            _ => self.coalescing.company(),
+        };
+        let told = self.ring.enter(timeout, company)?;
+        self.coalescing.turned(Instant::now(), told.len(), company);
         for done in &told {
             self.completed(*done, events);
         }

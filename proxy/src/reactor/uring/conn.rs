@@ -34,6 +34,10 @@ pub(super) struct Conn {
     pub(super) queue: SendQueue,
     pub(super) closing: Closing,
     pub(super) receiving: Receiving,
+    /// The peer connected to us, and not we to it.
+    pub(super) client: bool,
+    /// When a client last sent something, for [`Coalescing::asked`](super::coalesce::Coalescing::asked).
+    pub(super) asked: u32,
     /// The connection does not stand yet.
     pub(super) connecting: bool,
     /// The kernel will tell when the socket takes more, or when it is connected.
@@ -61,13 +65,25 @@ pub(super) struct Conn {
 }
 
 impl Conn {
-    pub(super) fn new(socket: OwnedFd, connecting: bool) -> Self {
+    /// A connection that a client has made.
+    pub(super) fn accepted(socket: OwnedFd) -> Self {
+        Self {
+            client: true,
+            connecting: false,
+            ..Self::connecting(socket)
+        }
+    }
+
+    /// A connection that we make.
+    pub(super) fn connecting(socket: OwnedFd) -> Self {
         Self {
             socket,
             queue: SendQueue::default(),
             closing: Closing::No,
             receiving: Receiving::Off,
-            connecting,
+            client: false,
+            asked: 0,
+            connecting: true,
             polling: false,
             eof: false,
             paused: false,

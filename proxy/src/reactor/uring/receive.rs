@@ -94,6 +94,9 @@ impl UringReactor {
             }
             return;
         }
+        if conn.client {
+            self.coalescing.asked(&mut conn.asked);
+        }
         events.push(Event::Received { conn: id, buf });
         if size == Size::Large {
             conn.small_receives = if small { conn.small_receives + 1 } else { 0 };

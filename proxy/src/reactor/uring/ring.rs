@@ -15,6 +15,7 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode};
 
+use super::coalesce::Company;
 use super::message::Message;
 use crate::reactor::token::Token;
 
@@ -78,6 +79,15 @@ pub(super) struct Ring {
     done: Vec<Completion>,
     /// The kernel would not take the requests: nothing works any more.
     broken: bool,
+    /// The kernel can wait for several completions for a while, and then for one (Linux 6.12).
+    can_wait_for_company: bool,
+}
+
+/// What [`Ring::enter`] waits for.
+#[derive(Clone, Copy)]
+struct Wait {
+    timeout: Option<Duration>,
+    company: Option<Company>,
 }
 
 impl Ring {
@@ -106,6 +116,7 @@ impl Ring {
             return Err(io::ErrorKind::Unsupported.into());
         }
         Ok(Self {
+            can_wait_for_company: features.is_feature_min_timeout(),
             ring,
             done: Vec::new(),
             broken: false,
@@ -127,7 +138,7 @@ impl Ring {
         if unsafe { self.ring.submission().push(entry) }.is_ok() {
             return;
         }
-        if self.submit(0, None).is_ok() {
+        if self.submit(None).is_ok() {
             // SAFETY: the caller's promise. There is room now.
             let _ = unsafe { self.ring.submission().push(entry) };
         }
@@ -228,16 +239,21 @@ impl Ring {
 
     /// Submits everything, waits for a completion for at most `timeout` (`None`: without limit), and answers what has
     /// been completed. The kernel has then taken every request, and told of every send that did not go out whole.
+    /// With `company` it waits for that many completions first, for as long as that says.
     ///
     /// # Errors
     /// When the kernel does not take the requests. The ring is of no use afterwards.
-    pub(super) fn enter(&mut self, timeout: Option<Duration>) -> io::Result<Vec<Completion>> {
+    pub(super) fn enter(
+        &mut self,
+        timeout: Option<Duration>,
+        company: Option<Company>,
+    ) -> io::Result<Vec<Completion>> {
         if self.broken {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         // A queue that was full has been submitted, and completions taken, since the last time.
         let wait = self.done.is_empty() && timeout != Some(Duration::ZERO);
-        self.submit(usize::from(wait), timeout)?;
+        self.submit(wait.then_some(Wait { timeout, company }))?;
         Ok(std::mem::take(&mut self.done))
     }
 
@@ -249,9 +265,9 @@ impl Ring {
         }
     }
 
-    fn submit(&mut self, mut wait: usize, timeout: Option<Duration>) -> io::Result<()> {
+    fn submit(&mut self, mut wait: Option<Wait>) -> io::Result<()> {
         for _ in 0..ATTEMPTS {
-            let entered = self.enter_once(wait, timeout);
+            let entered = self.enter_once(wait);
             self.drain();
             match entered.map_err(|error| error.raw_os_error()) {
                 Ok(()) | Err(Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
@@ -264,20 +280,29 @@ impl Ring {
             if queue.is_empty() && !queue.cq_overflow() {
                 return Ok(());
             }
-            wait = 0;
+            wait = None;
         }
         self.broken = true;
         Err(io::ErrorKind::OutOfMemory.into())
     }
 
-    fn enter_once(&mut self, wait: usize, timeout: Option<Duration>) -> io::Result<()> {
+    fn enter_once(&mut self, wait: Option<Wait>) -> io::Result<()> {
         let pending = u32::try_from(self.ring.submission().len()).unwrap_or(u32::MAX);
-        let wait = u32::try_from(wait).unwrap_or(1);
-        let limit = timeout.map(Timespec::from);
-        let args = SubmitArgs::new();
+        let company = wait
+            .and_then(|wait| wait.company)
+            .filter(|_| self.can_wait_for_company);
+        let limit = wait.and_then(|wait| wait.timeout).map(Timespec::from);
+        let mut args = SubmitArgs::new();
+        if let Some(company) = company {
+            args = args.min_wait_usec(u32::try_from(company.within.as_micros()).unwrap_or(0));
+        }
         let args = match &limit {
             Some(limit) => args.timespec(limit),
             None => args,
+        };
+        let wait = match company {
+            Some(company) => u32::try_from(company.count).unwrap_or(1),
+            None => u32::from(wait.is_some()),
         };
         // SAFETY: `EXT_ARG` has the kernel expect a `struct io_uring_getevents_arg`, which `SubmitArgs` is, and that
         // and the time it points to live through the call. `GETEVENTS` runs deferred completions. What the pushed
@@ -309,6 +334,6 @@ impl Drop for Ring {
         let entry = opcode::AsyncCancel2::new(CancelBuilder::any()).build();
         // SAFETY: uses no memory of ours.
         unsafe { self.push(&entry) };
-        let _ = self.submit(0, None);
+        let _ = self.submit(None);
     }
 }

@@ -1,0 +1,237 @@
+//! How long a turn waits for company.
+//!
+//! To sleep and be woken costs more than all else that a turn does. Where much happens, a turn that waits a little
+//! for several completions does the work of several turns, as a network card waits before it interrupts. That pays
+//! only under load, and must not cost where it does not: so a turn waits for no more than the present rate promises to
+//! bring in the time that is allowed, for no more than a part of the clients that ask at all (they might all wait for each other
+//! otherwise), and where what was expected did not come, not again for a while.
+
+use std::time::{Duration, Instant};
+
+/// Completions a second from which on a turn may wait as long as is allowed; it is proportionally less below.
+const FULL_RATE: u32 = 40_000;
+/// Waiting for fewer costs more, for the kernel's timer, than the turns that it saves.
+const FEWEST: usize = 4;
+/// Waiting for more saves little more.
+const MOST: usize = 16;
+/// Of so many clients that ask, one may be waited for.
+const CLIENTS_EACH: usize = 4;
+/// How long is measured before it counts: long enough for every client of a busy server to ask once.
+const WINDOW: Duration = Duration::from_millis(2);
+/// Turns without waiting after a disappointment; twice as many after each further one.
+const REST: u32 = 8;
+const LONGEST_REST: u32 = 4096;
+
+/// How many completions to wait for, and how long if they do not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Company {
+    pub(super) count: usize,
+    pub(super) within: Duration,
+}
+
+pub(super) struct Coalescing {
+    /// The longest that a completion waits for others.
+    allowed: Duration,
+    /// Completions a second, of late.
+    rate: u32,
+    /// Clients that sent something in the last window.
+    clients: usize,
+    /// Numbers the window under way.
+    window: u32,
+    began: Instant,
+    /// Completions in it.
+    told: u32,
+    /// Clients that sent something in it.
+    asking: usize,
+    /// Turns to come that do not wait for company.
+    resting: u32,
+    next_rest: u32,
+}
+
+impl Coalescing {
+    pub(super) fn new(allowed: Duration, now: Instant) -> Self {
+        Self {
+            allowed,
+            rate: 0,
+            clients: 0,
+            window: 1,
+            began: now,
+            told: 0,
+            asking: 0,
+            resting: 0,
+            next_rest: REST,
+        }
+    }
+
+    /// A client has sent something; `seen` is the window in which it last did.
+    pub(super) fn asked(&mut self, seen: &mut u32) {
+        if *seen != self.window {
+            *seen = self.window;
+            self.asking += 1;
+        }
+    }
+
+    /// What a turn should wait for, if for more than the next thing.
+    pub(super) fn company(&self) -> Option<Company> {
+        if self.resting > 0 {
+            return None;
+        }
+        let within = self.allowed * self.rate.min(FULL_RATE) / FULL_RATE;
+        let promised = u128::from(self.rate) * within.as_micros() / 1_000_000;
+        let promised = usize::try_from(promised).unwrap_or(usize::MAX);
+        let count = promised.min(self.clients / CLIENTS_EACH).min(MOST);
+        (count >= FEWEST).then_some(Company { count, within })
+    }
+
+    /// A turn has brought `told` completions, and had waited for `company`.
+    pub(super) fn turned(&mut self, now: Instant, told: usize, company: Option<Company>) {
+        self.told = self
+            .told
+            .saturating_add(u32::try_from(told).unwrap_or(u32::MAX));
+        let elapsed = now.saturating_duration_since(self.began);
+        if elapsed >= WINDOW {
+            let rate = u128::from(self.told) * 1_000_000 / elapsed.as_micros();
+            let rate = u32::try_from(rate).unwrap_or(u32::MAX);
+            // What was before a pause says nothing.
+            self.rate = if elapsed >= 10 * WINDOW {
+                rate
+            } else {
+                self.rate.midpoint(rate)
+            };
+            self.clients = std::mem::take(&mut self.asking);
+            self.window = self.window.wrapping_add(1);
+            self.began = now;
+            self.told = 0;
+        }
+        match company {
+            None => self.resting = self.resting.saturating_sub(1),
+            Some(company) if told >= company.count / 2 => self.next_rest = REST,
+            Some(_) => {
+                self.resting = self.next_rest;
+                self.next_rest = (self.next_rest * 2).min(LONGEST_REST);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::reactor::ListenerId;
+    use crate::reactor::token::Token;
+    use crate::reactor::uring::ring::{Lengths, Ring};
+
+    const ALLOWED: Duration = Duration::from_micros(200);
+    const TURN: Duration = Duration::from_micros(100);
+
+    /// After half a second of turns of 100 µs that bring `each` completions, with that many clients asking.
+    fn after(each: usize, clients: usize) -> (Coalescing, Instant) {
+        let mut now = Instant::now();
+        let mut coalescing = Coalescing::new(ALLOWED, now);
+        let mut seen = vec![0; clients];
+        for _ in 0..5_000 {
+            now += TURN;
+            seen.iter_mut().for_each(|seen| coalescing.asked(seen));
+            coalescing.turned(now, each, None);
+        }
+        (coalescing, now)
+    }
+
+    #[test]
+    fn nothing_waits_at_a_low_rate() {
+        for each in [0, 1, 2] {
+            assert_eq!(after(each, 1_000).0.company(), None, "{each}0000 a second");
+        }
+    }
+
+    #[test]
+    fn at_a_high_rate_a_turn_waits_for_what_the_rate_promises() {
+        let company = after(5, 1_000).0.company().expect("company");
+        assert_eq!((company.count, company.within), (9, ALLOWED));
+        let company = after(50, 1_000).0.company().expect("company");
+        assert_eq!((company.count, company.within), (MOST, ALLOWED));
+    }
+
+    #[test]
+    fn few_clients_do_not_wait_for_each_other() {
+        for clients in [0, 1, 8, FEWEST * CLIENTS_EACH - 1] {
+            assert_eq!(after(10, clients).0.company(), None, "{clients} clients");
+        }
+        let company = after(10, 32).0.company();
+        assert_eq!(company.map(|company| company.count), Some(8));
+    }
+
+    #[test]
+    fn a_disappointment_ends_the_waiting_for_a_while_and_each_further_one_for_longer() {
+        let (mut coalescing, now) = after(10, 100);
+        let mut rests = Vec::new();
+        for _ in 0..12 {
+            let company = coalescing.company();
+            assert!(company.is_some());
+            coalescing.turned(now, 1, company);
+            let mut rest = 0;
+            while coalescing.company().is_none() {
+                coalescing.turned(now, 1, None);
+                rest += 1;
+            }
+            rests.push(rest);
+        }
+        assert_eq!(rests[..4], [8, 16, 32, 64]);
+        assert_eq!(rests[9..], [LONGEST_REST; 3]);
+        // One that is not in vain makes up for it.
+        coalescing.turned(now, 12, coalescing.company());
+        coalescing.turned(now, 1, coalescing.company());
+        assert_eq!(coalescing.resting, REST);
+    }
+
+    #[test]
+    fn after_a_pause_nothing_waits() {
+        let (mut coalescing, now) = after(50, 1_000);
+        assert!(coalescing.company().is_some());
+        coalescing.turned(now + Duration::from_millis(50), 50, None);
+        assert_eq!(coalescing.company(), None);
+    }
+
+    #[test]
+    fn the_kernel_waits_for_company_and_in_the_end_for_one() {
+        if let Err(why) = crate::reactor::available() {
+            return eprintln!("not tested: {why}");
+        }
+        let mut ring = Ring::new(Lengths::new(8, 16)).expect("io_uring works");
+        let token = Token::listener(0, ListenerId(0));
+        let pairs = [(); 4].map(|()| UnixStream::pair().expect("a pair"));
+        for (here, _) in &pairs {
+            ring.poll(here.as_fd(), libc::POLLIN, false, token);
+        }
+        let patience = Some(Duration::from_secs(60));
+        let company = |within| {
+            Some(Company {
+                count: 3,
+                within: Duration::from_millis(within),
+            })
+        };
+        let write = |to: &UnixStream| {
+            let mut to = to;
+            to.write_all(b"x").expect("writes");
+        };
+        let [(_, first), rest @ ..] = &pairs;
+        write(first);
+        let alone = ring.enter(patience, company(1)).expect("enters");
+        assert_eq!(alone.len(), 1);
+        ring.recycle(alone);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for (_, there) in rest {
+                    std::thread::sleep(Duration::from_millis(5));
+                    write(there);
+                }
+            });
+            let together = ring.enter(patience, company(60_000)).expect("enters");
+            assert_eq!(together.len(), 3);
+        });
+    }
+}
