@@ -5,6 +5,8 @@
 //! only under load, and must not cost where it does not: so a turn waits for no more than the present rate promises to
 //! bring in the time that is allowed, for no more than a part of the clients that ask at all (they might all wait for each other
 //! otherwise), and where what was expected did not come, not again for a while.
+//!
+//! Where much is streamed, a turn waits for as long as it may: each connection then has more to give at once.
 
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,10 @@ const FEWEST: usize = 4;
 const MOST: usize = 16;
 /// Of so many clients that ask, one may be waited for.
 const CLIENTS_EACH: usize = 4;
+/// Bytes a second from which on bytes are waited for, and not events.
+const STREAMING: u64 = 100 << 20;
+/// More completions than such a turn is told of.
+const ALL: usize = 1 << 10;
 /// How long is measured before it counts: long enough for every client of a busy server to ask once.
 const WINDOW: Duration = Duration::from_millis(2);
 /// Turns without waiting after a disappointment; twice as many after each further one.
@@ -43,6 +49,10 @@ pub(super) struct Coalescing {
     told: u32,
     /// Clients that sent something in it.
     asking: usize,
+    /// Bytes received in it.
+    received: u64,
+    /// Much was received in the last one.
+    streaming: bool,
     /// Turns to come that do not wait for company.
     resting: u32,
     next_rest: u32,
@@ -58,6 +68,8 @@ impl Coalescing {
             began: now,
             told: 0,
             asking: 0,
+            received: 0,
+            streaming: false,
             resting: 0,
             next_rest: REST,
         }
@@ -71,8 +83,19 @@ impl Coalescing {
         }
     }
 
+    /// Bytes have come.
+    pub(super) fn received(&mut self, bytes: u64) {
+        self.received = self.received.saturating_add(bytes);
+    }
+
     /// What a turn should wait for, if for more than the next thing.
     pub(super) fn company(&self) -> Option<Company> {
+        if self.streaming && !self.allowed.is_zero() {
+            return Some(Company {
+                count: ALL,
+                within: self.allowed,
+            });
+        }
         if self.resting > 0 {
             return None;
         }
@@ -90,7 +113,9 @@ impl Coalescing {
             .saturating_add(u32::try_from(told).unwrap_or(u32::MAX));
         let elapsed = now.saturating_duration_since(self.began);
         if elapsed >= WINDOW {
-            let rate = u128::from(self.told) * 1_000_000 / elapsed.as_micros();
+            let a_second = |count| u128::from(count) * 1_000_000 / elapsed.as_micros();
+            let rate = a_second(u64::from(self.told));
+            self.streaming = a_second(std::mem::take(&mut self.received)) >= STREAMING.into();
             let rate = u32::try_from(rate).unwrap_or(u32::MAX);
             // What was before a pause says nothing.
             self.rate = if elapsed >= 10 * WINDOW {
@@ -105,6 +130,7 @@ impl Coalescing {
         }
         match company {
             None => self.resting = self.resting.saturating_sub(1),
+            Some(company) if company.count == ALL => {}
             Some(company) if told >= company.count / 2 => self.next_rest = REST,
             Some(_) => {
                 self.resting = self.next_rest;
@@ -186,6 +212,23 @@ mod tests {
         coalescing.turned(now, 12, coalescing.company());
         coalescing.turned(now, 1, coalescing.company());
         assert_eq!(coalescing.resting, REST);
+    }
+
+    #[test]
+    fn streams_are_given_time_whatever_their_number() {
+        let mut now = Instant::now();
+        let mut coalescing = Coalescing::new(ALLOWED, now);
+        let mut streams = |bytes| {
+            for _ in 0..100 {
+                now += TURN;
+                coalescing.received(bytes);
+                coalescing.turned(now, 1, coalescing.company());
+            }
+            coalescing.company().map(|company| company.within)
+        };
+        assert_eq!(streams(8 << 10), None, "80 MB a second");
+        assert_eq!(streams(16 << 10), Some(ALLOWED));
+        assert_eq!(streams(1 << 10), None);
     }
 
     #[test]

@@ -94,6 +94,7 @@ impl UringReactor {
             }
             return;
         }
+        self.coalescing.received(count);
         if conn.client {
             self.coalescing.asked(&mut conn.asked);
         }
