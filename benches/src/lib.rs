@@ -9,6 +9,7 @@ pub mod comparison;
 pub mod contender;
 pub mod environment;
 pub mod idle;
+pub mod lookup;
 pub mod ours;
 pub mod pgbench;
 pub mod process;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::cases::Target;
 use crate::contender::Kind;
+use crate::lookup::TENANTS;
 use crate::results::{CaseResult, Cell, IdleResult, Results};
 use crate::stats::Summary;
 use crate::verdict::{Verdict, judge, missed_by_percent};
@@ -41,15 +42,17 @@ pub fn markdown(results: &Results) -> String {
         text.push_str(&case_section(case));
     }
     text.push_str(&idle_section(&results.idle));
+    text.push_str(&results.lookup.map(lookup_section).unwrap_or_default());
     text
 }
 
 fn case_section(result: &CaseResult) -> String {
     let unit = result.case.unit.name();
     let mut text = format!(
-        "## {title}\n\n| | CPU µs per {unit} | of it user | system | of {rival}'s | {unit}s per second |\n|---|---|---|---|---|---|\n",
+        "## {title}\n\n| | CPU µs per {unit} | of it user | system | of {rival}'s | {units} per second |\n|---|---|---|---|---|---|\n",
         title = result.case.title,
         rival = result.case.rival.name(),
+        units = result.case.unit.plural(),
     );
     let rival = result
         .find(|kind| result.case.rival.is(kind))
@@ -135,6 +138,15 @@ fn target_line(target: Target, result: &CaseResult) -> String {
     }
 }
 
+fn lookup_section([few, many]: [f64; 2]) -> String {
+    let [few_tenants, many_tenants] = TENANTS;
+    format!(
+        "## Looking a database up\n\nBy its name, in the routing snapshot, as each login does; the same few names in turn, so that the map counts and \
+         not the processor's cache. `cargo bench -p benches --bench lookup` asks criterion the same.\n\n\
+         | tenants | ns per look-up |\n|---|---|\n| {few_tenants} | {few:.0} |\n| {many_tenants} | {many:.0} |\n"
+    )
+}
+
 fn idle_section(idle: &[IdleResult]) -> String {
     let mut text = String::from(
         "## Memory of idle clients\n\nGrowth of the proxy's resident memory while that many clients log in and then stay silent, from a fresh \
@@ -203,6 +215,7 @@ mod tests {
             quick: false,
             ours_missing: None,
             cases: vec![CaseResult { case, cells }],
+            lookup: Some([70.0, 71.0]),
             idle: vec![
                 IdleResult {
                     kind: Kind::Ours,
@@ -240,6 +253,7 @@ mod tests {
                 "our epoll reactor's CPU. Not measured.",
                 "| TenantsDB | 100 | no | 4.00 | at most 2 **missed by 100 %** |",
                 "| HAProxy | 100 | no | failed: no luck |",
+                "| 100 | 70 |\n| 100000 | 71 |\n",
             ],
         );
         assert!(!text.contains("smoke test"));

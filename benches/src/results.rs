@@ -109,6 +109,8 @@ pub struct Results {
     pub cases: Vec<CaseResult>,
     /// Memory of idle clients.
     pub idle: Vec<IdleResult>,
+    /// Nanoseconds of a look-up among each of [`TENANTS`](crate::lookup::TENANTS), where that was asked.
+    pub lookup: Option<[f64; 2]>,
 }
 
 impl Results {
@@ -126,6 +128,7 @@ impl Results {
             "environment": environment,
             "tenantsdb_missing": self.ours_missing,
             "cases": self.cases.iter().map(case_json).collect::<Vec<_>>(),
+            "lookup_ns": self.lookup,
             "idle_clients": self.idle.iter().map(idle_json).collect::<Vec<_>>(),
         })
     }

@@ -30,6 +30,17 @@ impl Unit {
             Self::Connection => "connection",
         }
     }
+
+    /// Its name for more than one.
+    #[must_use]
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Query => "queries",
+            Self::Request => "requests",
+            Self::Mebibyte => "MB",
+            Self::Connection => "connections",
+        }
+    }
 }
 
 /// The proxy whose processor time is the measure in a case.

@@ -96,6 +96,7 @@ impl Comparison {
             ours_missing: None,
             cases: found.cases,
             idle: found.idle,
+            lookup: found.lookup,
         })
     }
 }
@@ -125,6 +126,7 @@ struct Found {
     programs: Vec<(&'static str, String)>,
     cases: Vec<crate::results::CaseResult>,
     idle: Vec<IdleResult>,
+    lookup: Option<[f64; 2]>,
 }
 
 /// One figure of idle clients: who, how many, with TLS or without.

@@ -6,6 +6,7 @@ use super::{Choice, Comparison, Found, IdleCase, idle_memory, ours};
 use crate::cases;
 use crate::contender::{Contender, Kind};
 use crate::idle::postgres::Scram;
+use crate::lookup;
 use crate::pgbench::Pgbench;
 use crate::rivals::pgbouncer::Pooling;
 use crate::rivals::postgres::{CONNECTIONS, Postgres, SCALE};
@@ -46,6 +47,7 @@ pub(super) fn run(lab: &Lab, choice: Choice<'_>) -> Result<Found> {
         programs: programs(lab, &postgres)?,
         cases,
         idle: idle_memory(choice, &idle, &mut Scram::default()),
+        lookup: choice.includes("lookup").then(lookup::measure),
     })
 }
 

@@ -65,6 +65,7 @@ pub(super) fn run(lab: &Lab, choice: Choice<'_>) -> Result<Found> {
         programs: programs(&redis)?,
         cases,
         idle: idle_memory(choice, &idle, &mut Auth),
+        lookup: None,
     })
 }
 

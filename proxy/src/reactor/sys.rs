@@ -52,6 +52,18 @@ pub(super) fn write_counter(fd: &OwnedFd) -> io::Result<()> {
     check_count(unsafe { libc::write(fd.as_raw_fd(), one.as_ptr().cast(), one.len()) }).map(drop)
 }
 
+/// Processor time that this thread has used.
+pub(super) fn thread_time() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the pointer is to `time`, which lives through the call. It cannot fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// Sets an event counter to zero and answers what it was.
 pub(super) fn read_counter(fd: &OwnedFd) -> io::Result<u64> {
     let mut count = [0; 8];

@@ -381,7 +381,8 @@ impl Reactor for UringReactor {
             _ => self.coalescing.company(),
         };
         let told = self.ring.enter(timeout, company)?;
-        self.coalescing.turned(Instant::now(), told.len(), company);
+        self.coalescing
+            .turned(Instant::now(), sys::thread_time, told.len(), company);
         for done in &told {
             self.completed(*done, events);
         }

@@ -2,16 +2,18 @@
 //!
 //! To sleep and be woken costs more than all else that a turn does. Where much happens, a turn that waits a little
 //! for several completions does the work of several turns, as a network card waits before it interrupts. That pays
-//! only under load, and must not cost where it does not: so a turn waits for no more than the present rate promises to
-//! bring in the time that is allowed, for no more than a part of the clients that ask at all (they might all wait for each other
-//! otherwise), and where what was expected did not come, not again for a while.
+//! only where the processor is busy, and must not cost where it is not: so a turn waits the longer the busier the thread
+//! is, for no more than the present rate promises to bring in that time, for no more than a part of the clients that ask
+//! at all (they might all wait for each other otherwise), and where what was expected did not come, not again for a
+//! while.
 //!
 //! Where much is streamed, a turn waits for as long as it may: each connection then has more to give at once.
 
 use std::time::{Duration, Instant};
 
-/// Completions a second from which on a turn may wait as long as is allowed; it is proportionally less below.
-const FULL_RATE: u32 = 40_000;
+/// Share of the time, in per cent, that a thread works, from which on a turn may wait as long as is allowed; it is
+/// proportionally less below.
+const BUSY: u32 = 40;
 /// Waiting for fewer costs more, for the kernel's timer, than the turns that it saves.
 const FEWEST: usize = 4;
 /// Waiting for more saves little more.
@@ -40,11 +42,15 @@ pub(super) struct Coalescing {
     allowed: Duration,
     /// Completions a second, of late.
     rate: u32,
+    /// Share of the time that the thread worked, in per cent, of late.
+    busy: u32,
     /// Clients that sent something in the last window.
     clients: usize,
     /// Numbers the window under way.
     window: u32,
     began: Instant,
+    /// Processor time that the thread had used by then.
+    worked: Duration,
     /// Completions in it.
     told: u32,
     /// Clients that sent something in it.
@@ -63,9 +69,11 @@ impl Coalescing {
         Self {
             allowed,
             rate: 0,
+            busy: 0,
             clients: 0,
             window: 1,
             began: now,
+            worked: Duration::ZERO,
             told: 0,
             asking: 0,
             received: 0,
@@ -99,15 +107,22 @@ impl Coalescing {
         if self.resting > 0 {
             return None;
         }
-        let within = self.allowed * self.rate.min(FULL_RATE) / FULL_RATE;
+        let within = self.allowed * self.busy.min(BUSY) / BUSY;
         let promised = u128::from(self.rate) * within.as_micros() / 1_000_000;
         let promised = usize::try_from(promised).unwrap_or(usize::MAX);
         let count = promised.min(self.clients / CLIENTS_EACH).min(MOST);
         (count >= FEWEST).then_some(Company { count, within })
     }
 
-    /// A turn has brought `told` completions, and had waited for `company`.
-    pub(super) fn turned(&mut self, now: Instant, told: usize, company: Option<Company>) {
+    /// A turn has brought `told` completions, and had waited for `company`. `worked` tells the processor time that the
+    /// thread has used.
+    pub(super) fn turned(
+        &mut self,
+        now: Instant,
+        worked: impl FnOnce() -> Duration,
+        told: usize,
+        company: Option<Company>,
+    ) {
         self.told = self
             .told
             .saturating_add(u32::try_from(told).unwrap_or(u32::MAX));
@@ -115,14 +130,16 @@ impl Coalescing {
         if elapsed >= WINDOW {
             let a_second = |count| u128::from(count) * 1_000_000 / elapsed.as_micros();
             let rate = a_second(u64::from(self.told));
+            let worked = worked();
+            let used = worked.saturating_sub(std::mem::replace(&mut self.worked, worked));
+            let busy = u32::try_from(used.as_micros() * 100 / elapsed.as_micros()).unwrap_or(100);
             self.streaming = a_second(std::mem::take(&mut self.received)) >= STREAMING.into();
             let rate = u32::try_from(rate).unwrap_or(u32::MAX);
             // What was before a pause says nothing.
-            self.rate = if elapsed >= 10 * WINDOW {
-                rate
-            } else {
-                self.rate.midpoint(rate)
-            };
+            let paused = elapsed >= 10 * WINDOW;
+            let blend = |old: u32, new| if paused { new } else { old.midpoint(new) };
+            self.rate = blend(self.rate, rate);
+            self.busy = blend(self.busy, busy);
             self.clients = std::mem::take(&mut self.asking);
             self.window = self.window.wrapping_add(1);
             self.began = now;
@@ -154,6 +171,12 @@ mod tests {
     const ALLOWED: Duration = Duration::from_micros(200);
     const TURN: Duration = Duration::from_micros(100);
 
+    /// A turn of a thread that works half of the time.
+    fn turn(coalescing: &mut Coalescing, now: Instant, told: usize, company: Option<Company>) {
+        let half = coalescing.worked + now.saturating_duration_since(coalescing.began) / 2;
+        coalescing.turned(now, || half, told, company);
+    }
+
     /// After half a second of turns of 100 µs that bring `each` completions, with that many clients asking.
     fn after(each: usize, clients: usize) -> (Coalescing, Instant) {
         let mut now = Instant::now();
@@ -162,7 +185,7 @@ mod tests {
         for _ in 0..5_000 {
             now += TURN;
             seen.iter_mut().for_each(|seen| coalescing.asked(seen));
-            coalescing.turned(now, each, None);
+            turn(&mut coalescing, now, each, None);
         }
         (coalescing, now)
     }
@@ -183,6 +206,27 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_has_time_waits_less_or_not_at_all() {
+        let (mut coalescing, mut now) = after(6, 1_000);
+        let mut seen = vec![0; 1_000];
+        let mut within = Vec::new();
+        for percent in [30, 10] {
+            for _ in 0..500 {
+                now += TURN;
+                seen.iter_mut().for_each(|seen| coalescing.asked(seen));
+                let elapsed = now.saturating_duration_since(coalescing.began);
+                let worked = coalescing.worked + elapsed * percent / 100;
+                coalescing.turned(now, || worked, 6, None);
+            }
+            within.push(coalescing.company().map(|company| company.within));
+        }
+        let [Some(less), None] = within[..] else {
+            panic!("{within:?}");
+        };
+        assert!(less < ALLOWED);
+    }
+
+    #[test]
     fn few_clients_do_not_wait_for_each_other() {
         for clients in [0, 1, 8, FEWEST * CLIENTS_EACH - 1] {
             assert_eq!(after(10, clients).0.company(), None, "{clients} clients");
@@ -198,10 +242,10 @@ mod tests {
         for _ in 0..12 {
             let company = coalescing.company();
             assert!(company.is_some());
-            coalescing.turned(now, 1, company);
+            turn(&mut coalescing, now, 1, company);
             let mut rest = 0;
             while coalescing.company().is_none() {
-                coalescing.turned(now, 1, None);
+                turn(&mut coalescing, now, 1, None);
                 rest += 1;
             }
             rests.push(rest);
@@ -209,8 +253,10 @@ mod tests {
         assert_eq!(rests[..4], [8, 16, 32, 64]);
         assert_eq!(rests[9..], [LONGEST_REST; 3]);
         // One that is not in vain makes up for it.
-        coalescing.turned(now, 12, coalescing.company());
-        coalescing.turned(now, 1, coalescing.company());
+        for told in [12, 1] {
+            let company = coalescing.company();
+            turn(&mut coalescing, now, told, company);
+        }
         assert_eq!(coalescing.resting, REST);
     }
 
@@ -222,7 +268,8 @@ mod tests {
             for _ in 0..100 {
                 now += TURN;
                 coalescing.received(bytes);
-                coalescing.turned(now, 1, coalescing.company());
+                let company = coalescing.company();
+                turn(&mut coalescing, now, 1, company);
             }
             coalescing.company().map(|company| company.within)
         };
@@ -235,7 +282,7 @@ mod tests {
     fn after_a_pause_nothing_waits() {
         let (mut coalescing, now) = after(50, 1_000);
         assert!(coalescing.company().is_some());
-        coalescing.turned(now + Duration::from_millis(50), 50, None);
+        turn(&mut coalescing, now + Duration::from_millis(50), 50, None);
         assert_eq!(coalescing.company(), None);
     }
 
