@@ -4,12 +4,18 @@
 
 #[path = "common/redis.rs"]
 mod common;
+#[path = "../src/session/redis/tests/dialogue.rs"]
+mod dialogue;
 
-use common::{ACME, Lab, PASSWORD, READER_PASSWORD, redis_cli, wait_for};
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+
+use common::{ACME, Lab, PASSWORD, READER_PASSWORD, Timed, redis_cli, wait_for};
 use control_store::logs::{LogFilter, QueryLogReader as _};
 
 use control_store::snapshot::{DatabaseStatus, RedisKeyPattern, RedisKeySettings};
 use control_store::traffic::HoldBudget;
+use protocol_redis::reply::{Scan, Scanner};
 use proxy::reactor::ReactorKind;
 
 const REACTORS: [ReactorKind; 2] = [ReactorKind::Epoll, ReactorKind::Uring];
@@ -38,6 +44,50 @@ fn redis_cli_sees_a_server() {
             "hello world"
         );
         assert_eq!(lab.servers[0].ask(0, &["DBSIZE"]), "0");
+    });
+}
+
+/// Has a dialogue with clients that connect so.
+fn hold<S: Read + Write + Timed>(
+    dialogue: &dialogue::Dialogue,
+    mut connect: impl FnMut() -> WireOf<S>,
+) {
+    let mut clients: BTreeMap<usize, WireOf<S>> = BTreeMap::new();
+    for turn in &dialogue.turns {
+        let client = clients.entry(turn.client).or_insert_with(&mut connect);
+        client.stream.write_all(&turn.sends).unwrap();
+        for (number, answer) in &turn.answers {
+            let client = clients.get_mut(number).unwrap();
+            let mut seen = Vec::new();
+            let mut expected = &answer[..];
+            while let Ok(Scan::End(used)) = Scanner::new().scan(expected)
+                && used > 0
+            {
+                seen.extend(client.reply());
+                expected = &expected[used..];
+            }
+            let (seen, expected) = (dialogue::told(&seen), dialogue::told(answer));
+            assert_eq!(seen, expected, "{}", dialogue.name);
+        }
+    }
+}
+
+#[test]
+fn dialogues_are_those_with_a_real_server() {
+    on_both(|lab| {
+        let server = &lab.servers[0];
+        let password = format!(">{PASSWORD}");
+        let user = [
+            "ACL", "SETUSER", "acme", "on", &password, "~*", "&*", "+@all",
+        ];
+        assert_eq!(server.ask(0, &user), "OK");
+        for dialogue in dialogue::dialogues(PASSWORD) {
+            server.ask(0, &["FLUSHDB"]);
+            hold(&dialogue, || server.connect());
+            server.ask(3, &["FLUSHDB"]);
+            hold(&dialogue, || lab.connect());
+        }
+        server.ask(0, &["FLUSHDB"]);
     });
 }
 

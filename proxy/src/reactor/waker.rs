@@ -21,7 +21,7 @@ struct Inner {
 }
 
 impl Waker {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             inner: Arc::new(Inner {
                 eventfd: sys::eventfd()?,

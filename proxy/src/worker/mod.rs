@@ -225,20 +225,37 @@ impl<R: Reactor> Worker<R> {
                 tracing::error!(%error, "a worker's reactor failed");
                 break;
             }
-            self.set_time();
-            for event in events.drain(..) {
-                self.io(event);
-            }
-            on_all_planes!(self, deliver());
-            if self.core.cx.now >= self.next_tick {
-                self.tick();
-            }
+            self.turned(Instant::now(), &mut events);
             if self.is_drained() {
                 break;
             }
         }
         self.flush_rest(&mut events);
         self.core.hub.worker_ended(self.core.id);
+    }
+
+    /// Deals with what a turn of the reactor has brought.
+    fn turned(&mut self, now: Instant, events: &mut Vec<Io>) {
+        self.set_time(now);
+        for event in events.drain(..) {
+            self.io(event);
+        }
+        on_all_planes!(self, deliver());
+        if now >= self.next_tick {
+            self.tick();
+        }
+    }
+
+    /// As [`Self::run`] does for each turn, with a reactor and a clock that are the tests'.
+    #[cfg(test)]
+    pub(crate) fn simulate(
+        &mut self,
+        now: Instant,
+        mut events: Vec<Io>,
+        world: impl FnOnce(&mut R),
+    ) {
+        self.turned(now, &mut events);
+        world(&mut self.core.reactor);
     }
 
     /// Gives the last words of closed connections a moment to leave.
@@ -255,8 +272,7 @@ impl<R: Reactor> Worker<R> {
         }
     }
 
-    fn set_time(&mut self) {
-        let now = Instant::now();
+    fn set_time(&mut self, now: Instant) {
         // The wall clock may be set while we run; once a second is often enough to notice.
         if now.saturating_duration_since(self.clock.base) >= SLOW_TICK {
             self.clock = Clock::new(now);

@@ -48,10 +48,7 @@ pub(crate) struct RedisServer {
 impl RedisServer {
     /// What the server itself answers, past the proxy.
     pub(crate) fn ask(&self, number: u32, command: &[&str]) -> String {
-        let ServerAddress::Unix(socket) = &self.address else {
-            panic!("not a socket")
-        };
-        let mut client = Wire::new(UnixStream::connect(socket).unwrap());
+        let mut client = self.connect();
         let password = self.secrets.admin_password.expose();
         assert_eq!(
             client.ask(&["AUTH", &self.secrets.admin_user, password]),
@@ -59,6 +56,14 @@ impl RedisServer {
         );
         client.ask(&["SELECT", &number.to_string()]);
         client.ask(command)
+    }
+
+    /// A connection past the proxy.
+    pub(crate) fn connect(&self) -> Wire<UnixStream> {
+        let ServerAddress::Unix(socket) = &self.address else {
+            panic!("not a socket")
+        };
+        Wire::new(UnixStream::connect(socket).unwrap())
     }
 
     fn access(&self) -> ServerAccess {

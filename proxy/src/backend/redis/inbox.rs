@@ -37,6 +37,8 @@ pub(crate) struct Answer {
     pub(crate) done: u32,
     /// They are one reply, and all of it.
     pub(crate) whole: bool,
+    /// They end within a reply.
+    pub(crate) open: bool,
     /// Nobody has asked for them in particular.
     pub(crate) push: bool,
 }
@@ -80,9 +82,9 @@ impl Inbox {
         self.subscribed = subscribed;
     }
 
-    /// A reply that came unasked turns out to be the one that is owed.
+    /// A reply that came unasked turns out to be the one that is owed. If none is, the server has broken the protocol.
     pub(crate) fn settle(&mut self) {
-        self.owed.pop_front();
+        self.broken |= self.owed.pop_front().is_none();
     }
 
     /// Nothing is owed, and the last reply has ended.
@@ -115,6 +117,11 @@ impl Inbox {
         {
             let owed = self.owed.front().copied();
             if !self.midway {
+                if owed.is_none() && first != b'>' && !self.subscribed {
+                    // Nobody knows whose the next replies would be.
+                    self.broken = true;
+                    return None;
+                }
                 let alone = first == b'-' || first == b'>' || self.subscribed;
                 self.collecting = alone || owed.is_none_or(|it| it.how == How::Whole);
             }
@@ -166,6 +173,7 @@ impl Inbox {
             bytes,
             done,
             whole: false,
+            open: self.midway,
             push: false,
         };
         Some((Some(session), answer))
@@ -194,6 +202,7 @@ impl Inbox {
                     bytes,
                     done: u32::from(!push),
                     whole: true,
+                    open: false,
                     push,
                 };
                 Some((owed.map(|owed| owed.session), answer))

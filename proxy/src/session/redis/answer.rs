@@ -43,6 +43,7 @@ impl RedisSession {
         if answer.whole {
             return self.replied(cx, ports, &answer.bytes);
         }
+        self.midway = answer.open;
         for _ in 0..answer.done {
             if let Some(flight) = self.flights.pop() {
                 self.record(cx, &flight, None);
@@ -108,7 +109,7 @@ impl RedisSession {
             }
         }
         let heard = !flight.silent && self.ending != Ending::Unheard;
-        if heard && !self.close_bracket(cx, ports, &out, &mut flight.logged) {
+        if !self.close_bracket(cx, ports, &out, heard, &mut flight.logged) && heard {
             ports.copy_client(&out);
         }
         cx.redis.out = out;
@@ -208,6 +209,10 @@ impl RedisSession {
             class: ErrorClass::from(fault),
         };
         self.drop_bracket(ports);
+        if self.midway {
+            // The client has the beginning of a reply: whatever followed, it would take for the rest.
+            self.ending = Ending::Unheard;
+        }
         let mut out = Vec::new();
         while let Some(flight) = self.flights.pop() {
             if !flight.silent {

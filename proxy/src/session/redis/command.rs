@@ -8,7 +8,7 @@ use protocol_redis::rewrite::Transform;
 use super::commands::{Commands, describe};
 use super::flight::{Failure, Flight, Kind, Logged};
 use super::own::Actor;
-use super::policy::{Policy, Transaction};
+use super::policy::{Here, Policy, Transaction};
 use super::route::Turn;
 use super::{RedisSession, Wait, limits, scripted};
 use crate::backend::redis::Backend;
@@ -133,6 +133,15 @@ impl RedisSession {
             {
                 let text = "ERR this command is not allowed in a transaction here";
                 self.refuse(cx, ports, command, text, ErrorClass::Statement)
+            }
+            Policy::Here(what)
+                if !matches!(what, Here::Quit | Here::Reset) && self.hears_only_messages() =>
+            {
+                let name = String::from_utf8_lossy(command.arg(0)).to_ascii_lowercase();
+                let text = format!(
+                    "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+                );
+                self.refuse(cx, ports, command, &text, ErrorClass::Statement)
             }
             Policy::Here(what) => self.answer_here(cx, ports, what, command),
             Policy::Copy if names_other_database(command) => {

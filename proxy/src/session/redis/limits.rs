@@ -359,6 +359,7 @@ impl RedisSession {
         cx: &mut Context,
         ports: &mut P,
         reply: &[u8],
+        heard: bool,
         logged: &mut Option<Logged>,
     ) -> bool {
         let within = |it: &mut Box<Bracket>| matches!(it.stage, Stage::Within);
@@ -389,7 +390,7 @@ impl RedisSession {
         script(&mut out, AFTER, keys, &times);
         ports.copy_backend(conn, &out);
         bracket.stage = Stage::After {
-            reply: reply.to_vec(),
+            reply: if heard { reply.to_vec() } else { Vec::new() },
             logged: logged.take(),
         };
         self.bracket = Some(bracket);

@@ -146,23 +146,22 @@ impl RedisSession {
         if let Some(name) = greeting.name {
             self.about_mut().name = name;
         }
-        self.set_version(ports, greeting.version);
+        self.set_version(cx, ports, greeting.version);
         let id = self.id.cast_signed();
         self.here(cx, ports, |out, version| {
             write::map_header(out, version, 7);
-            for (name, value) in [
-                ("server", "redis"),
-                ("version", &*known.version),
-                ("mode", "standalone"),
-                ("role", "master"),
-            ] {
+            let text = |out: &mut Vec<u8>, name: &str, value: &str| {
                 write::bulk(out, name.as_bytes());
                 write::bulk(out, value.as_bytes());
-            }
+            };
+            text(out, "server", "redis");
+            text(out, "version", &known.version);
             write::bulk(out, b"proto");
             write::integer(out, if version == Version::Resp3 { 3 } else { 2 });
             write::bulk(out, b"id");
             write::integer(out, id);
+            text(out, "mode", "standalone");
+            text(out, "role", "master");
             write::bulk(out, b"modules");
             write::array_header(out, 0);
         });
@@ -170,13 +169,20 @@ impl RedisSession {
     }
 
     /// The client speaks this version from now on; nothing is under way.
-    pub(super) fn set_version<P: Ports<Backend>>(&mut self, ports: &mut P, version: Version) {
+    pub(super) fn set_version<P: Ports<Backend>>(
+        &mut self,
+        cx: &Context,
+        ports: &mut P,
+        version: Version,
+    ) {
         if self.version == version {
             return;
         }
         self.version = version;
         self.link = None;
         self.rest_own(ports);
+        // Messages that come from now on are in the new version.
+        self.agree_on_version(cx, ports);
     }
 
     /// Finds the key and the database, and takes a place among the database's clients.

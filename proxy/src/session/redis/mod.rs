@@ -34,6 +34,8 @@ mod pubsub;
 mod route;
 mod scripted;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod timeout;
 
 use std::sync::Arc;
@@ -229,6 +231,8 @@ pub(crate) struct RedisSession {
     refused: Option<Fault>,
     /// A command that is too large to be seen whole.
     streaming: Option<Box<Streaming>>,
+    /// The client has been sent part of a reply, and the rest is to come.
+    midway: bool,
     ending: Ending,
 }
 
@@ -254,6 +258,7 @@ impl Session<Backend> for RedisSession {
             bracket: None,
             refused: None,
             streaming: None,
+            midway: false,
             ending: Ending::No,
         }
     }
@@ -428,7 +433,8 @@ impl RedisSession {
     }
 
     fn terminate<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P, fault: &Fault) {
-        if self.ending != Ending::Unheard {
+        // Behind part of a reply, a word would be taken for the rest of it.
+        if self.ending != Ending::Unheard && !self.midway {
             self.say(ports, fault);
         }
         self.leave(cx, ports);

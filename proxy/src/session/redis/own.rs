@@ -87,6 +87,14 @@ impl RedisSession {
         if let Some(own) = self.own.take_if(|own| own.is_free()) {
             self.give_back(ports, *own);
         }
+        if let Some(own) = self.own.as_mut()
+            && self.flights.is_empty()
+            && own.subscriptions.is_empty()
+            && !own.tracking
+        {
+            // No more messages come, and a reply that looks like one is a reply.
+            own.backend.inbox.set_subscribed(false);
+        }
     }
 
     fn give_back<P: Ports<Backend>>(&self, ports: &mut P, mut own: Own) {
@@ -107,7 +115,7 @@ impl RedisSession {
     }
 
     /// Has the own connection speak the client's version.
-    fn agree_on_version<P: Ports<Backend>>(&mut self, cx: &Context, ports: &mut P) {
+    pub(super) fn agree_on_version<P: Ports<Backend>>(&mut self, cx: &Context, ports: &mut P) {
         let Some(own) = self.own.as_mut() else { return };
         if own.backend.version == self.version {
             return;

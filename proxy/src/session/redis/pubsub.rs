@@ -5,14 +5,15 @@
 //! client's patterns a message is for. Confirmations are ours for the same reason: the server counts other patterns than the
 //! client's.
 
+use control_store::Fault;
 use protocol_redis::reply::Value;
 use protocol_redis::reply::write::{self, Version};
 use protocol_redis::request::Command;
 use protocol_redis::rewrite::{Rewriter, glob};
 
 use super::command::Step;
-use super::flight::{Kind, Logged};
-use super::{Ending, RedisSession};
+use super::flight::{Failure, Flight, Kind, Logged};
+use super::{Ending, RedisSession, Wait};
 use crate::backend::redis::Backend;
 use crate::metrics::{ErrorClass, PinReason};
 use crate::reactor::Buf;
@@ -256,10 +257,18 @@ impl RedisSession {
         }
         ports.copy_backend(conn, &out);
         self.launch(cx, ports, Kind::Subscribe { left, told }, Some(logged));
+        // What comes behind it may be answered with what looks like a confirmation.
+        self.wait = Wait::Replies;
         if new {
             self.count_pin(cx, PinReason::Listen);
         }
         Step::Done
+    }
+
+    /// Whether the client has subscribed in RESP2, where a server answers hardly anything else meanwhile.
+    pub(super) fn hears_only_messages(&self) -> bool {
+        let own = self.own.as_ref();
+        self.version == Version::Resp2 && own.is_some_and(|own| !own.subscriptions.is_empty())
     }
 
     /// What the server has sent of its own accord, or a reply on a connection where it may.
@@ -275,6 +284,10 @@ impl RedisSession {
         let mut out = Vec::new();
         let rewritten = match sort(bytes, self.version) {
             Sort::Reply => {
+                let subscribes = |it: &Flight| matches!(it.kind, Kind::Subscribe { .. });
+                if self.flights.front().is_some_and(subscribes) {
+                    return self.not_subscribed(cx, ports, bytes);
+                }
                 // It answers a command.
                 own.backend.inbox.settle();
                 return self.replied(cx, ports, bytes);
@@ -309,6 +322,20 @@ impl RedisSession {
             ports.copy_client(&out);
             self.check_queue(ports);
         }
+    }
+
+    /// The server has refused one of the things that a command needs, and may have done others: what the client would hear, nobody
+    /// could tell it.
+    fn not_subscribed<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P, reply: &[u8]) {
+        let Some(flight) = self.flights.pop() else {
+            return;
+        };
+        self.record(cx, &flight, Some(Failure::of_reply(reply)));
+        if flight.silent || self.ending == Ending::Unheard {
+            return self.terminate(cx, ports, &Fault::BackendLost);
+        }
+        ports.copy_client(reply);
+        self.leave(cx, ports);
     }
 
     /// The server has done one of the things that a command needs.

@@ -51,6 +51,17 @@ struct Sending {
     conn: ConnId,
     rewriter: StreamRewriter,
     transform: Transform,
+    /// The line's end behind what has been sent is to come. With it the server would have the whole command, and could answer before
+    /// its end has come from the client.
+    line_open: bool,
+}
+
+impl Sending {
+    fn end_line<P: Ports<Backend>>(&mut self, ports: &mut P) {
+        if std::mem::take(&mut self.line_open) {
+            ports.copy_backend(self.conn, b"\r\n");
+        }
+    }
 }
 
 impl Streaming {
@@ -147,11 +158,9 @@ impl RedisSession {
                     self.announce(cx, ports, progress, len);
                 }
                 Event::Piece { range, last } => {
-                    if let Stage::Sending(sending) = &progress.stage {
+                    if let Stage::Sending(sending) = &mut progress.stage {
                         ports.send_backend(sending.conn, rest.slice(range));
-                        if last {
-                            ports.copy_backend(sending.conn, b"\r\n");
-                        }
+                        sending.line_open = last;
                     }
                 }
                 Event::End => return Ok(Streamed::Ended),
@@ -185,6 +194,7 @@ impl RedisSession {
                     conn,
                     rewriter,
                     transform: spec.transform(),
+                    line_open: false,
                 }));
                 if let Some(own) = self.own.as_mut() {
                     own.streaming = true;
@@ -214,6 +224,7 @@ impl RedisSession {
             progress.logged.push(shown());
         }
         if let (Stage::Sending(sending), Some(who)) = (&mut progress.stage, &self.who) {
+            sending.end_line(ports);
             let out = &mut cx.redis.out;
             out.clear();
             let role = sending.rewriter.arg(&who.rewriter, arg, out);
@@ -233,6 +244,7 @@ impl RedisSession {
         len: u64,
     ) {
         if let (Stage::Sending(sending), Some(who)) = (&mut progress.stage, &self.who) {
+            sending.end_line(ports);
             let out = &mut cx.redis.out;
             out.clear();
             sending.rewriter.large(&who.rewriter, len, out);
@@ -252,7 +264,8 @@ impl RedisSession {
             own.streaming = false;
         }
         match progress.stage {
-            Stage::Sending(sending) => {
+            Stage::Sending(mut sending) => {
+                sending.end_line(ports);
                 if let Some(who) = &self.who {
                     let out = &mut cx.redis.out;
                     out.clear();
