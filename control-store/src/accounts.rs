@@ -7,6 +7,7 @@ use rusqlite::OptionalExtension as _;
 use crate::error::{Entity, StoreError};
 use crate::ids::{KeyId, ProjectId, Role};
 use crate::keys::{NewKey, insert_key, open_key};
+use crate::page::Part;
 use crate::projects::{check_name, insert_project};
 use crate::seal::Purpose;
 use crate::secret::Secret;
@@ -116,7 +117,7 @@ impl Store {
     /// # Errors
     /// The store failed.
     pub fn login_projects(&self, account: AccountId) -> Result<Vec<LoginProject>, StoreError> {
-        let projects = self.list_projects(account)?;
+        let projects = self.list_projects(account, &Part::ALL)?;
         projects
             .into_iter()
             .map(|p| {

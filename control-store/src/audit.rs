@@ -12,6 +12,7 @@ use rusqlite::Transaction;
 use crate::accounts::AccountId;
 use crate::error::StoreError;
 use crate::ids::{KeyId, ProjectId};
+use crate::page::{Part, list};
 use crate::store::{Store, now_us, time};
 
 /// Something that was done.
@@ -149,25 +150,21 @@ impl Store {
         }
     }
 
-    /// A project's records, the newest first: at most `limit`, before the place `before` if given.
+    /// A project's records, the newest first, by their places.
     ///
     /// # Errors
     /// The store failed.
     pub fn audit(
         &self,
         project: &ProjectId,
-        before: Option<u64>,
-        limit: u32,
+        part: &Part<u64>,
     ) -> Result<Vec<AuditEntry>, StoreError> {
         self.read(|conn| {
-            let mut statement = conn.prepare_cached(
-                "SELECT id, at, account, key, address, action, detail, status FROM audit
-                 WHERE project = ?1 AND id < coalesce(?2, 9223372036854775807) ORDER BY id DESC LIMIT ?3",
-            )?;
-            let mut rows = statement.query((project.as_str(), before, limit))?;
-            let mut found = Vec::new();
-            while let Some(row) = rows.next()? {
-                found.push(AuditEntry {
+            let sql = "SELECT id, at, account, key, address, action, detail, status FROM audit
+                 WHERE project = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3";
+            let place = (project.as_str(), part.below(), part.sql_limit());
+            list(conn, sql, place, |row| {
+                Ok(AuditEntry {
                     id: row.get(0)?,
                     at: time(row.get(1)?)?,
                     record: AuditRecord {
@@ -179,9 +176,8 @@ impl Store {
                         detail: row.get(6)?,
                     },
                     status: row.get(7)?,
-                });
-            }
-            Ok(found)
+                })
+            })
         })
     }
 }
@@ -211,8 +207,12 @@ mod tests {
             }
         }
         let f = f.reopened();
-        let first = f.store.audit(&project, None, 2).unwrap();
-        let second = f.store.audit(&project, Some(first[1].id), 2).unwrap();
+        let page = |after| {
+            let limit = Some(2);
+            f.store.audit(&project, &Part { after, limit })
+        };
+        let first = page(None).unwrap();
+        let second = page(Some(first[1].id)).unwrap();
         assert_eq!(first[0].record, record(&project, "c"));
         let all: Vec<_> = first
             .iter()
@@ -238,7 +238,7 @@ mod tests {
             })
         });
         let statuses = || -> Vec<Option<u16>> {
-            let entries = f.store.audit(&project, None, 10).unwrap();
+            let entries = f.store.audit(&project, &Part::ALL).unwrap();
             entries.iter().map(|it| it.status).collect()
         };
         let failed: Result<(), _> = note.around(|| {

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use crate::error::StoreError;
+use crate::page::list;
 use crate::store::{Store, time};
 
 impl Store {
@@ -28,14 +29,8 @@ impl Store {
     pub fn bans(&self, now: Timestamp) -> Result<Vec<(String, Timestamp)>, StoreError> {
         self.write(|tx, _| {
             tx.execute("DELETE FROM bans WHERE until <= ?1", [now.as_microsecond()])?;
-            let mut statement =
-                tx.prepare_cached("SELECT address, until FROM bans ORDER BY address")?;
-            let mut rows = statement.query([])?;
-            let mut found = Vec::new();
-            while let Some(row) = rows.next()? {
-                found.push((row.get(0)?, time(row.get(1)?)?));
-            }
-            Ok(found)
+            let sql = "SELECT address, until FROM bans ORDER BY address";
+            list(tx, sql, [], |row| Ok((row.get(0)?, time(row.get(1)?)?)))
         })
     }
 }

@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
 
 use crate::error::{Entity, StoreError};
 use crate::ids::{DatabaseId, Engine, ProjectId, ServerId};
+use crate::page::list;
 use crate::projects::check_project;
 use crate::publish::{Dirty, read_engine};
 use crate::roles;
@@ -83,13 +84,8 @@ pub(crate) fn select(
     filter: &str,
     params: impl rusqlite::Params,
 ) -> Result<Vec<DatabaseInfo>, StoreError> {
-    let mut statement = conn.prepare_cached(&format!("{DATABASES} WHERE {filter} ORDER BY id"))?;
-    let mut rows = statement.query(params)?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        found.push(read(row)?);
-    }
-    Ok(found)
+    let sql = format!("{DATABASES} WHERE {filter} ORDER BY id");
+    list(conn, &sql, params, read)
 }
 
 pub(crate) fn insert(

@@ -6,6 +6,7 @@ use rusqlite::{Connection, Params, Row, Transaction};
 use crate::error::{Entity, StoreError};
 use crate::ids::ProjectId;
 use crate::jobs::{Event, Step, apply};
+use crate::page::list;
 use crate::store::{Store, next_id, now_us, time};
 
 /// One piece of long work; never reused.
@@ -192,13 +193,8 @@ fn select(
     filter: &str,
     params: impl Params,
 ) -> Result<Vec<JobInfo>, StoreError> {
-    let mut statement = conn.prepare_cached(&format!("{JOBS} WHERE {filter} ORDER BY id"))?;
-    let mut rows = statement.query(params)?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        found.push(read(conn, row)?);
-    }
-    Ok(found)
+    let sql = format!("{JOBS} WHERE {filter} ORDER BY id");
+    list(conn, &sql, params, |row| read(conn, row))
 }
 
 fn read(conn: &Connection, row: &Row<'_>) -> Result<JobInfo, StoreError> {

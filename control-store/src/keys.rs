@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction};
 
 use crate::error::{Entity, StoreError};
 use crate::ids::{KeyId, ProjectId, Role};
+use crate::page::{Part, list};
 use crate::publish::{Dirty, key_hashes, read_role, read_scope};
 use crate::scram::{derive, stored_key};
 use crate::seal::{Purpose, Sealer};
@@ -122,29 +123,30 @@ impl Store {
         })
     }
 
-    /// A project's keys, oldest first.
+    /// A project's keys, oldest first, by their ids.
     ///
     /// # Errors
     /// The store failed.
-    pub fn list_keys(&self, project: &ProjectId) -> Result<Vec<KeyInfo>, StoreError> {
+    pub fn list_keys(
+        &self,
+        project: &ProjectId,
+        part: &Part<u64>,
+    ) -> Result<Vec<KeyInfo>, StoreError> {
         self.read(|conn| {
-            let mut statement = conn.prepare_cached(
+            let sql =
                 "SELECT id, name, hint, role, scope_type, scope_values, created_at FROM api_keys
-                 WHERE project = ?1 ORDER BY id",
-            )?;
-            let mut rows = statement.query([project.as_str()])?;
-            let mut keys = Vec::new();
-            while let Some(row) = rows.next()? {
-                keys.push(KeyInfo {
+                 WHERE project = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+            let place = (project.as_str(), part.above(), part.sql_limit());
+            list(conn, sql, place, |row| {
+                Ok(KeyInfo {
                     id: KeyId(row.get(0)?),
                     name: row.get(1)?,
                     hint: row.get(2)?,
                     role: read_role(&row.get::<_, String>(3)?)?,
                     scope: read_scope(&row.get::<_, String>(4)?, &row.get::<_, String>(5)?)?,
                     created_at: time(row.get(6)?)?,
-                });
-            }
-            Ok(keys)
+                })
+            })
         })
     }
 
@@ -341,7 +343,7 @@ mod tests {
         let f = Fixture::new();
         let project = f.project();
         let made = f.store.create_key(&project, &NewKey::first()).unwrap();
-        let keys = f.store.list_keys(&project).unwrap();
+        let keys = f.store.list_keys(&project, &Part::ALL).unwrap();
         assert_eq!(keys.len(), 2);
         let hint = keys[1].hint.strip_suffix("...").unwrap();
         assert_eq!(hint.len(), API_KEY_PREFIX.len() + 12);

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod bans;
 pub mod databases;
 pub mod deployments;
+pub mod directory;
 pub mod error;
 pub mod fault;
 pub mod guard;

@@ -8,6 +8,7 @@ use crate::databases::exists;
 use crate::error::{Entity, StoreError};
 use crate::ids::{KeyId, ProjectId};
 use crate::keys::{KeyOwner, NewKey, insert_key};
+use crate::page::{Part, Place, list};
 use crate::publish::{Dirty, key_hashes};
 use crate::removal;
 use crate::scram::ITERATIONS;
@@ -57,17 +58,19 @@ impl Store {
     ///
     /// # Errors
     /// The store failed.
-    pub fn list_projects(&self, account: AccountId) -> Result<Vec<ProjectInfo>, StoreError> {
+    pub fn list_projects(
+        &self,
+        account: AccountId,
+        part: &Part<Place>,
+    ) -> Result<Vec<ProjectInfo>, StoreError> {
+        let (at, id) = part.after_ascending();
         self.read(|conn| {
-            let mut statement = conn.prepare_cached(&format!(
-                "{PROJECTS} WHERE p.account = ?1 AND p.deleted_at IS NULL ORDER BY p.created_at, p.id"
-            ))?;
-            let mut rows = statement.query([account.0])?;
-            let mut projects = Vec::new();
-            while let Some(row) = rows.next()? {
-                projects.push(read_project(row)?);
-            }
-            Ok(projects)
+            let sql = format!(
+                "{PROJECTS} WHERE p.account = ?1 AND p.deleted_at IS NULL AND (p.created_at, p.id) > (?2, ?3)
+                 ORDER BY p.created_at, p.id LIMIT ?4"
+            );
+            let place = (account.0, at, id, part.sql_limit());
+            list(conn, &sql, place, read_project)
         })
     }
 
@@ -80,7 +83,7 @@ impl Store {
         account: AccountId,
         id_or_name: &str,
     ) -> Result<ProjectInfo, StoreError> {
-        let projects = self.list_projects(account)?;
+        let projects = self.list_projects(account, &Part::ALL)?;
         if let Some(found) = projects.iter().find(|p| p.id.as_str() == id_or_name) {
             return Ok(found.clone());
         }
@@ -230,7 +233,7 @@ mod tests {
         let account = account(&f);
         let second = f.store.create_project(account, "Blog").unwrap();
         let f = f.reopened();
-        assert_eq!(f.store.list_projects(account).unwrap().len(), 2);
+        assert_eq!(f.store.list_projects(account, &Part::ALL).unwrap().len(), 2);
         assert_eq!(
             f.store.find_project(account, "Blog").unwrap().id,
             second.project

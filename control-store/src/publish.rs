@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
+use crate::directory::{self, TenantEntry, TenantKey, WorkspaceKey};
 use crate::error::StoreError;
 use crate::ids::{BlueprintName, DatabaseId, Engine, KeyId, ProjectId, Role, ServerId, TenantId};
 use crate::redis::{self, RedisDatabase, RedisKeySettings, SELECT_USER};
@@ -18,6 +19,7 @@ use crate::snapshot::{
 };
 use crate::states::{DatabaseState, Mode, TenantStatus};
 use crate::store::ChangeEvent;
+use crate::workspaces::WorkspaceInfo;
 
 /// What a transaction touched and the snapshot must look at again.
 #[derive(Default)]
@@ -26,6 +28,8 @@ pub(crate) struct Dirty {
     pub(crate) databases: BTreeSet<DatabaseId>,
     pub(crate) servers: BTreeSet<ServerId>,
     pub(crate) keys: BTreeSet<KeyId>,
+    /// Those without a touched database, which tells its workspace by itself.
+    pub(crate) workspaces: BTreeSet<WorkspaceKey>,
     /// Hashes of keys that are gone; the row that would tell them is too.
     pub(crate) gone_keys: Vec<KeyHashes>,
 }
@@ -45,6 +49,7 @@ impl Dirty {
             && self.databases.is_empty()
             && self.servers.is_empty()
             && self.keys.is_empty()
+            && self.workspaces.is_empty()
     }
 }
 
@@ -55,17 +60,36 @@ pub(crate) struct Fresh {
     projects: Vec<(ProjectId, Option<LoadedProject>)>,
     databases: Vec<(DatabaseId, Option<Arc<Database>>)>,
     servers: Vec<(ServerId, Option<Arc<Server>>)>,
+    tenants: Vec<(TenantKey, Option<TenantEntry>)>,
+    workspaces: Vec<(WorkspaceKey, Option<Arc<WorkspaceInfo>>)>,
     keys: Vec<KeyId>,
     gone_keys: Vec<KeyHashes>,
     nothing: bool,
 }
 
-pub(crate) fn load(conn: &Connection, sealer: &Sealer, dirty: Dirty) -> Result<Fresh, StoreError> {
+/// Reads what was touched. `before` is the newest snapshot, which knows to whom databases belonged that are gone.
+pub(crate) fn load(
+    conn: &Connection,
+    sealer: &Sealer,
+    dirty: Dirty,
+    before: &Snapshot,
+) -> Result<Fresh, StoreError> {
     let nothing = dirty.is_empty();
+    let databases = each(dirty.databases, |id| load_database(conn, sealer, *id))?;
+    let (mut tenants, mut workspaces) = (BTreeSet::new(), dirty.workspaces);
+    for (id, fresh) in &databases {
+        for database in before.databases.get(id).into_iter().chain(fresh) {
+            let of = &database.project;
+            workspaces.insert((of.clone(), database.blueprint.clone()));
+            tenants.extend(database.tenant().map(|it| (of.clone(), it.clone())));
+        }
+    }
     Ok(Fresh {
         projects: each(dirty.projects, |id| load_project(conn, sealer, id))?,
-        databases: each(dirty.databases, |id| load_database(conn, sealer, *id))?,
+        databases,
         servers: each(dirty.servers, |id| load_server(conn, sealer, *id))?,
+        tenants: each(tenants, |key| directory::load_tenant(conn, key))?,
+        workspaces: each(workspaces, |key| directory::load_workspace(conn, key))?,
         keys: dirty.keys.into_iter().collect(),
         gone_keys: dirty.gone_keys,
         nothing,
@@ -126,6 +150,12 @@ impl Fresh {
                 insert_database(next, database);
             }
         }
+        for (key, tenant) in self.tenants {
+            next.set_tenant(key, tenant.as_ref());
+        }
+        for (key, workspace) in self.workspaces {
+            next.directory.set_workspace(key, workspace);
+        }
     }
 }
 
@@ -169,21 +199,16 @@ pub(crate) fn load_all(conn: &Connection, sealer: &Sealer) -> Result<Snapshot, S
         let server = read_server(row, sealer)?;
         snapshot.servers.insert(server.id, Arc::new(server));
     }
+    directory::load_workspaces(conn, &mut snapshot)?;
     let mut databases = conn.prepare(&format!("{DATABASES} ORDER BY d.id"))?;
     let mut rows = databases.query([])?;
     while let Some(row) = rows.next()? {
-        let database = share_texts(&snapshot, read_database(row, sealer)?);
+        let mut database = read_database(row, sealer)?;
+        directory::share_texts(&snapshot, &mut database);
         insert_database(&mut snapshot, Arc::new(database));
     }
+    directory::load_tenants(conn, &mut snapshot)?;
     Ok(snapshot)
-}
-
-/// A project's id is one text in memory, however many databases it has.
-fn share_texts(snapshot: &Snapshot, mut database: Database) -> Database {
-    if let Some(project) = snapshot.projects.get(&database.project) {
-        database.project = project.id.clone();
-    }
-    database
 }
 
 fn load_project(

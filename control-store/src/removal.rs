@@ -152,6 +152,7 @@ pub(crate) fn sweep_project(tx: &Transaction<'_>, project: &ProjectId) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::page::Part;
     use crate::snapshot::DatabaseStatus;
     use crate::states::{DatabaseState, Mode};
     use crate::testing::Fixture;
@@ -204,7 +205,7 @@ mod tests {
         );
         sweep(&f, false);
         assert!(f.store.tenant(&project, "acme").is_err());
-        assert_eq!(f.store.list_workspaces(&project).unwrap().len(), 2);
+        assert_eq!(f.workspace_names(&project).len(), 2);
         f.tenant(&project, "acme", &["shop"]);
     }
 
@@ -257,7 +258,12 @@ mod tests {
             f.store.delete_project(&project).unwrap();
             f.check();
             let f = f.reopened();
-            assert!(f.store.list_projects(account).unwrap().is_empty());
+            assert!(
+                f.store
+                    .list_projects(account, &Part::ALL)
+                    .unwrap()
+                    .is_empty()
+            );
             assert!(f.store.delete_project(&project).is_err());
             let snapshot = f.store.snapshot().load();
             assert!(snapshot.projects.is_empty() && snapshot.api_keys.is_empty());

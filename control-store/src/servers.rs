@@ -4,6 +4,7 @@ use rusqlite::OptionalExtension as _;
 
 use crate::error::{Entity, StoreError};
 use crate::ids::{Engine, ServerId};
+use crate::page::list;
 use crate::publish::{read_address, read_engine};
 use crate::seal::Purpose;
 use crate::secret::Secret;
@@ -174,21 +175,16 @@ impl Store {
     /// The store failed.
     pub fn list_servers(&self) -> Result<Vec<ServerInfo>, StoreError> {
         self.read(|conn| {
-            let mut statement = conn.prepare_cached(
-                "SELECT id, engine, kind, address, provisioner FROM servers ORDER BY id",
-            )?;
-            let mut rows = statement.query([])?;
-            let mut servers = Vec::new();
-            while let Some(row) = rows.next()? {
-                servers.push(ServerInfo {
+            let sql = "SELECT id, engine, kind, address, provisioner FROM servers ORDER BY id";
+            list(conn, sql, [], |row| {
+                Ok(ServerInfo {
                     id: ServerId(row.get(0)?),
                     engine: read_engine(&row.get::<_, String>(1)?)?,
                     shared: row.get::<_, String>(2)? == "shared",
                     address: read_address(&row.get::<_, String>(3)?)?,
                     provisioner: row.get(4)?,
-                });
-            }
-            Ok(servers)
+                })
+            })
         })
     }
 
@@ -262,7 +258,7 @@ mod tests {
         );
         let full = f.new_redis_workspace(&ours, "b", first);
         assert!(matches!(full, Err(StoreError::ServerFull { server }) if server == first));
-        assert!(f.store.list_workspaces(&ours).unwrap().len() == 1);
+        assert!(f.workspace_names(&ours).len() == 1);
         let (from, to) = (DatabaseState::Ready, DatabaseState::Removing);
         f.store.move_database(ids[0], from, to).unwrap();
         assert!(

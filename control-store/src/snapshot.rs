@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::directory::Directory;
 use crate::ids::{BlueprintName, DatabaseId, Engine, KeyId, ProjectId, Role, ServerId, TenantId};
 pub use crate::redis::{RedisDatabase, RedisIndex, RedisKeyPattern, RedisKeySettings};
 
@@ -56,6 +57,8 @@ pub struct Snapshot {
     pub passwords: Map<[u8; 32], Arc<Key>>,
     /// Redis databases by what their logins name.
     pub redis: RedisIndex,
+    /// What the API shows of tenants and workspaces.
+    pub directory: Directory,
 }
 
 /// What a client names when it connects.

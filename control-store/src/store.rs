@@ -107,7 +107,7 @@ impl Store {
         let note = audit::unwritten();
         let noted = note.as_ref().map(|it| it.write(&tx)).transpose()?.flatten();
         // Read back before the commit, so that what cannot be published is not committed either.
-        let fresh = publish::load(&tx, &self.sealer, dirty)?;
+        let fresh = publish::load(&tx, &self.sealer, dirty, &self.snapshot.load())?;
         tx.commit()?;
         if let (Some(note), Some(row)) = (note, noted) {
             note.committed(row);

@@ -4,10 +4,11 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
 
 use crate::databases::{self, NewDatabase, exists, mark_tenant};
+use crate::directory::{self, TenantEntry};
 use crate::error::{Entity, StoreError};
 use crate::ids::{DatabaseId, ProjectId};
 use crate::names::check_tenant;
-use crate::page::{Part, reach};
+use crate::page::{Part, Place, list, reach};
 use crate::projects::check_project;
 use crate::snapshot::Scope;
 use crate::states::{DatabaseState, TenantStatus};
@@ -25,6 +26,8 @@ pub struct TenantInfo {
     pub created_at: Timestamp,
 }
 
+const TENANTS: &str = "SELECT id, status, created_at FROM tenants";
+
 fn read(row: &Row<'_>) -> Result<TenantInfo, StoreError> {
     Ok(TenantInfo {
         id: row.get(0)?,
@@ -38,14 +41,17 @@ pub(crate) fn find(
     project: &ProjectId,
     id: &str,
 ) -> Result<TenantInfo, StoreError> {
-    let mut statement = conn.prepare_cached(
-        "SELECT id, status, created_at FROM tenants WHERE project = ?1 AND id = ?2",
-    )?;
-    let mut rows = statement.query((project.as_str(), id))?;
-    let row = rows
-        .next()?
-        .ok_or_else(|| StoreError::not_found(Entity::Tenant, id))?;
-    read(row)
+    let sql = format!("{TENANTS} WHERE project = ?1 AND id = ?2");
+    list(conn, &sql, (project.as_str(), id), read)?
+        .pop()
+        .ok_or_else(|| StoreError::not_found(Entity::Tenant, id))
+}
+
+/// All tenants there are, and whose they are.
+pub(crate) fn all(conn: &Connection) -> Result<Vec<(ProjectId, TenantInfo)>, StoreError> {
+    let sql = "SELECT id, status, created_at, project FROM tenants";
+    let project = |row: &Row<'_>| row.get::<_, String>(3).map(ProjectId::new);
+    list(conn, sql, [], |row| Ok((project(row)?, read(row)?)))
 }
 
 impl Store {
@@ -155,7 +161,8 @@ impl Store {
         })
     }
 
-    /// A project's tenants that a scope reaches, the oldest first; those in the trash only if asked for.
+    /// A project's tenants that a scope reaches, the oldest first; those in the trash only if asked for. Each comes with all of
+    /// its databases.
     ///
     /// # Errors
     /// The store failed.
@@ -164,8 +171,8 @@ impl Store {
         project: &ProjectId,
         status: Option<TenantStatus>,
         scope: &Scope,
-        part: &Part,
-    ) -> Result<Vec<TenantInfo>, StoreError> {
+        part: &Part<Place>,
+    ) -> Result<Vec<TenantEntry>, StoreError> {
         let (workspaces, tenants) = reach(scope)?;
         let (at, id) = part.after_ascending();
         // One text each, so that each has its index.
@@ -174,15 +181,15 @@ impl Store {
             Some(_) => "status = ?2",
         };
         self.read(|conn| {
-            let mut statement = conn.prepare_cached(&format!(
-                "SELECT id, status, created_at FROM tenants
+            let sql = format!(
+                "{TENANTS}
                  WHERE project = ?1 AND {of_status} AND (created_at, id) > (?3, ?4)
                      AND (?5 IS NULL OR EXISTS (SELECT 1 FROM databases d WHERE d.project = tenants.project
                          AND d.tenant = tenants.id AND d.workspace IN (SELECT value FROM json_each(?5))))
                      AND (?6 IS NULL OR id IN (SELECT value FROM json_each(?6)))
                  ORDER BY created_at, id LIMIT ?7"
-            ))?;
-            let mut rows = statement.query((
+            );
+            let filters = (
                 project.as_str(),
                 status.map(TenantStatus::name),
                 at,
@@ -190,12 +197,15 @@ impl Store {
                 workspaces,
                 tenants,
                 part.sql_limit(),
-            ))?;
-            let mut found = Vec::new();
-            while let Some(row) = rows.next()? {
-                found.push(read(row)?);
-            }
-            Ok(found)
+            );
+            let found = list(conn, &sql, filters, read)?;
+            let snapshot = self.snapshot().load();
+            let entries = found.into_iter().map(|info| match snapshot.tenant(project, &info.id) {
+                Ok(entry) if entry.info == info => Ok(entry),
+                // Changed this moment.
+                _ => directory::entry_of(conn, project, info),
+            });
+            entries.collect()
         })
     }
 
@@ -221,12 +231,11 @@ impl Store {
         blueprint: &str,
     ) -> Result<Vec<String>, StoreError> {
         self.read(|conn| {
-            let mut statement = conn.prepare_cached(
+            let sql =
                 "SELECT t.id FROM databases d JOIN tenants t ON t.project = d.project AND t.id = d.tenant
-                 WHERE d.project = ?1 AND d.workspace = ?2 AND t.status <> 'deleted' ORDER BY t.id",
-            )?;
-            let rows = statement.query_map((project.as_str(), blueprint), |r| r.get(0))?;
-            Ok(rows.collect::<Result<_, _>>()?)
+                 WHERE d.project = ?1 AND d.workspace = ?2 AND t.status <> 'deleted' ORDER BY t.id";
+            let of = (project.as_str(), blueprint);
+            list(conn, sql, of, |row| Ok(row.get(0)?))
         })
     }
 
@@ -308,9 +317,10 @@ mod tests {
     use crate::testing::Fixture;
 
     fn names(f: &Fixture, project: &ProjectId, status: Option<TenantStatus>) -> Vec<String> {
-        let (all, part) = (Scope::Project, Part::default());
-        let tenants = f.store.list_tenants(project, status, &all, &part).unwrap();
-        tenants.into_iter().map(|it| it.id).collect()
+        let all = Scope::Project;
+        let tenants = f.store.list_tenants(project, status, &all, &Part::ALL);
+        let tenants = tenants.unwrap();
+        tenants.into_iter().map(|it| it.info.id.clone()).collect()
     }
 
     #[test]
@@ -417,13 +427,13 @@ mod tests {
             TenantStatus::Provisioning
         );
         assert_eq!(
-            f.store.versions(&project, "shop").unwrap()[0].deployed_at,
+            f.store.versions(&project, "shop", &Part::ALL).unwrap()[0].deployed_at,
             None
         );
         f.bring(&project, ids[0], "shop");
         f.store.finish_tenant(&project, "acme", &ids).unwrap();
         assert!(
-            f.store.versions(&project, "shop").unwrap()[0]
+            f.store.versions(&project, "shop", &Part::ALL).unwrap()[0]
                 .deployed_at
                 .is_some()
         );

@@ -8,13 +8,14 @@ use tempfile::TempDir;
 use crate::databases::NewDatabase;
 use crate::error::StoreError;
 use crate::ids::{DatabaseId, Engine, ProjectId, ServerId};
+use crate::page::Part;
 use crate::publish::load_all;
 use crate::seal::Sealer;
 use crate::secret::Secret;
 use crate::secret::hex;
 use crate::servers::{NewServer, RedisServer};
 use crate::settings::WorkspaceSettings;
-use crate::snapshot::{NativeRole, NativeRoles, ServerAddress, Snapshot};
+use crate::snapshot::{NativeRole, NativeRoles, Scope, ServerAddress, Snapshot};
 use crate::states::{DatabaseState, Mode};
 use crate::store::Store;
 use crate::workspaces::{NewChange, NewWorkspace};
@@ -169,6 +170,14 @@ impl Fixture {
         }
         self.store.finish_tenant(project, id, &made).expect("ready");
         made
+    }
+
+    pub(crate) fn workspace_names(&self, project: &ProjectId) -> Vec<String> {
+        let found = self
+            .store
+            .list_workspaces(project, None, &Scope::Project, &Part::ALL);
+        let found = found.expect("workspaces");
+        found.into_iter().map(|it| it.name).collect()
     }
 
     /// Notes that a database has its blueprint's newest version.
@@ -332,5 +341,6 @@ pub(crate) fn describe(s: &Snapshot) -> BTreeMap<String, String> {
         let roles = hex(&crate::roles::encode(&d.native_roles).expect("roles"));
         all.insert(format!("database {id}"), format!("{place} {rules} {roles}"));
     }
+    all.extend(s.directory.describe());
     all
 }

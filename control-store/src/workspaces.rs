@@ -5,12 +5,13 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
 
 use crate::databases::{self, NewDatabase, exists};
 use crate::error::{Entity, StoreError};
-use crate::ids::{DatabaseId, Engine, ProjectId, ServerId};
+use crate::ids::{BlueprintName, DatabaseId, Engine, ProjectId, ServerId};
 use crate::names::check_workspace;
+use crate::page::{Part, list, reach};
 use crate::projects::check_project;
-use crate::publish::read_engine;
+use crate::publish::{Dirty, read_engine};
 use crate::settings::{WorkspaceSettings, from_json, to_json};
-use crate::snapshot::NativeRoles;
+use crate::snapshot::{NativeRoles, Scope};
 use crate::states::Mode;
 use crate::store::{Store, now_us, time};
 
@@ -29,8 +30,6 @@ pub struct WorkspaceInfo {
     pub settings_pending: bool,
     /// The newest version; 0 if there is none.
     pub version: u32,
-    /// Tenants that have a database of it, without those in the trash.
-    pub tenant_count: u64,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -81,9 +80,7 @@ pub struct VersionInfo {
 const WORKSPACES: &str = "SELECT w.name, w.engine, w.mode, coalesce(w.pending_settings, w.settings),
         w.pending_settings IS NOT NULL,
         (SELECT coalesce(max(number), 0) FROM blueprint_versions v WHERE v.project = w.project AND v.workspace = w.name),
-        (SELECT count(*) FROM databases d JOIN tenants t ON t.project = d.project AND t.id = d.tenant
-          WHERE d.project = w.project AND d.workspace = w.name AND t.status <> 'deleted'),
-        w.created_at
+        w.created_at, w.project
     FROM workspaces w";
 
 fn read(row: &Row<'_>) -> Result<WorkspaceInfo, StoreError> {
@@ -94,20 +91,25 @@ fn read(row: &Row<'_>) -> Result<WorkspaceInfo, StoreError> {
         settings: from_json(&row.get::<_, String>(3)?)?,
         settings_pending: row.get(4)?,
         version: row.get(5)?,
-        tenant_count: row.get(6)?,
-        created_at: time(row.get(7)?)?,
+        created_at: time(row.get(6)?)?,
     })
 }
 
-fn find(conn: &Connection, project: &ProjectId, name: &str) -> Result<WorkspaceInfo, StoreError> {
-    let mut statement = conn.prepare_cached(&format!(
-        "{WORKSPACES} WHERE w.project = ?1 AND w.name = ?2"
-    ))?;
-    let mut rows = statement.query((project.as_str(), name))?;
-    let row = rows
-        .next()?
-        .ok_or_else(|| StoreError::not_found(Entity::Workspace, name))?;
-    read(row)
+pub(crate) fn find(
+    conn: &Connection,
+    project: &ProjectId,
+    name: &str,
+) -> Result<WorkspaceInfo, StoreError> {
+    let sql = format!("{WORKSPACES} WHERE w.project = ?1 AND w.name = ?2");
+    list(conn, &sql, (project.as_str(), name), read)?
+        .pop()
+        .ok_or_else(|| StoreError::not_found(Entity::Workspace, name))
+}
+
+/// All workspaces there are, and whose they are.
+pub(crate) fn all(conn: &Connection) -> Result<Vec<(ProjectId, WorkspaceInfo)>, StoreError> {
+    let project = |row: &Row<'_>| row.get::<_, String>(7).map(ProjectId::new);
+    list(conn, WORKSPACES, [], |row| Ok((project(row)?, read(row)?)))
 }
 
 /// What a workspace is made with.
@@ -167,21 +169,35 @@ impl Store {
         })
     }
 
-    /// A project's workspaces, by name.
+    /// A project's workspaces that a scope reaches, by name; of one mode or of both.
     ///
     /// # Errors
     /// The store failed.
-    pub fn list_workspaces(&self, project: &ProjectId) -> Result<Vec<WorkspaceInfo>, StoreError> {
+    pub fn list_workspaces(
+        &self,
+        project: &ProjectId,
+        mode: Option<Mode>,
+        scope: &Scope,
+        part: &Part<String>,
+    ) -> Result<Vec<WorkspaceInfo>, StoreError> {
+        // A scope of tenants reaches their databases, and no workspace.
+        let (workspaces, None) = reach(scope)? else {
+            return Ok(Vec::new());
+        };
         self.read(|conn| {
-            let mut statement = conn.prepare_cached(&format!(
-                "{WORKSPACES} WHERE w.project = ?1 ORDER BY w.name"
-            ))?;
-            let mut rows = statement.query([project.as_str()])?;
-            let mut found = Vec::new();
-            while let Some(row) = rows.next()? {
-                found.push(read(row)?);
-            }
-            Ok(found)
+            let sql = format!(
+                "{WORKSPACES} WHERE w.project = ?1 AND w.name > ?2 AND (?3 IS NULL OR w.mode = ?3)
+                     AND (?4 IS NULL OR w.name IN (SELECT value FROM json_each(?4)))
+                 ORDER BY w.name LIMIT ?5"
+            );
+            let filters = (
+                project.as_str(),
+                part.behind(),
+                mode.map(Mode::name),
+                workspaces,
+                part.sql_limit(),
+            );
+            list(conn, &sql, filters, read)
         })
     }
 
@@ -304,6 +320,25 @@ impl Store {
         self.read(|conn| taken_position(conn, project, workspace))
     }
 
+    /// The changes of a workspace that no version holds, in the order in which they took effect, by their ids.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn pending_changes(
+        &self,
+        project: &ProjectId,
+        workspace: &str,
+        part: &Part<u64>,
+    ) -> Result<Vec<ChangeInfo>, StoreError> {
+        self.read(|conn| {
+            let sql = format!(
+                "{CHANGES} WHERE project = ?1 AND workspace = ?2 AND version IS NULL AND id > ?3 ORDER BY id LIMIT ?4"
+            );
+            let place = (project.as_str(), workspace, part.above(), part.sql_limit());
+            list(conn, &sql, place, read_change)
+        })
+    }
+
     /// All changes of a workspace, in the order in which they took effect.
     ///
     /// # Errors
@@ -392,10 +427,10 @@ impl Store {
     /// # Errors
     /// There is no such workspace.
     pub fn cut_version(&self, project: &ProjectId, workspace: &str) -> Result<u32, StoreError> {
-        self.write(|tx, _| cut_version(tx, project, workspace))
+        self.write(|tx, dirty| cut_version(tx, project, workspace, dirty))
     }
 
-    /// A blueprint's versions, the newest first.
+    /// A blueprint's versions, the newest first, by their numbers.
     ///
     /// # Errors
     /// The store failed.
@@ -403,27 +438,25 @@ impl Store {
         &self,
         project: &ProjectId,
         workspace: &str,
+        part: &Part<u64>,
     ) -> Result<Vec<VersionInfo>, StoreError> {
         self.read(|conn| {
-            let mut statement = conn.prepare_cached(
-                "SELECT v.number, v.settings, v.created_at, v.deployed_at,
+            let sql = "SELECT v.number, v.settings, v.created_at, v.deployed_at,
                     (SELECT count(*) FROM changes c
                       WHERE c.project = v.project AND c.workspace = v.workspace AND c.version = v.number)
-                 FROM blueprint_versions v WHERE v.project = ?1 AND v.workspace = ?2 ORDER BY v.number DESC",
-            )?;
-            let mut rows = statement.query((project.as_str(), workspace))?;
-            let mut found = Vec::new();
-            while let Some(row) = rows.next()? {
+                 FROM blueprint_versions v WHERE v.project = ?1 AND v.workspace = ?2 AND v.number < ?3
+                 ORDER BY v.number DESC LIMIT ?4";
+            let place = (project.as_str(), workspace, part.below(), part.sql_limit());
+            list(conn, sql, place, |row| {
                 let deployed: Option<i64> = row.get(3)?;
-                found.push(VersionInfo {
+                Ok(VersionInfo {
                     number: row.get(0)?,
                     changes: row.get(4)?,
                     settings: from_json(&row.get::<_, String>(1)?)?,
                     created_at: time(row.get(2)?)?,
                     deployed_at: deployed.map(time).transpose()?,
-                });
-            }
-            Ok(found)
+                })
+            })
         })
     }
 }
@@ -433,6 +466,7 @@ pub(crate) fn cut_version(
     tx: &Transaction<'_>,
     project: &ProjectId,
     workspace: &str,
+    dirty: &mut Dirty,
 ) -> Result<u32, StoreError> {
     let found = find(tx, project, workspace)?;
     let pending = "SELECT 1 FROM changes WHERE project = ?1 AND workspace = ?2 AND version IS NULL";
@@ -455,6 +489,8 @@ pub(crate) fn cut_version(
         "UPDATE workspaces SET settings = ?3, pending_settings = NULL WHERE project = ?1 AND name = ?2",
         (project.as_str(), workspace, settings),
     )?;
+    let key = (project.clone(), BlueprintName::new(workspace));
+    dirty.workspaces.insert(key);
     Ok(number)
 }
 
@@ -516,22 +552,20 @@ pub(crate) fn changes(
     project: &ProjectId,
     workspace: &str,
 ) -> Result<Vec<ChangeInfo>, StoreError> {
-    let mut statement = conn.prepare_cached(
-        "SELECT id, statement, search_path, version, created_at FROM changes
-         WHERE project = ?1 AND workspace = ?2 ORDER BY id",
-    )?;
-    let mut rows = statement.query((project.as_str(), workspace))?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        found.push(ChangeInfo {
-            id: row.get(0)?,
-            statement: row.get(1)?,
-            search_path: row.get(2)?,
-            version: row.get(3)?,
-            created_at: time(row.get(4)?)?,
-        });
-    }
-    Ok(found)
+    let sql = format!("{CHANGES} WHERE project = ?1 AND workspace = ?2 ORDER BY id");
+    list(conn, &sql, (project.as_str(), workspace), read_change)
+}
+
+const CHANGES: &str = "SELECT id, statement, search_path, version, created_at FROM changes";
+
+fn read_change(row: &Row<'_>) -> Result<ChangeInfo, StoreError> {
+    Ok(ChangeInfo {
+        id: row.get(0)?,
+        statement: row.get(1)?,
+        search_path: row.get(2)?,
+        version: row.get(3)?,
+        created_at: time(row.get(4)?)?,
+    })
 }
 
 #[cfg(test)]
@@ -589,7 +623,7 @@ mod tests {
                 Err(StoreError::Invalid { field: "name", .. })
             ));
         }
-        assert_eq!(f.store.list_workspaces(&project).unwrap().len(), 1);
+        assert_eq!(f.workspace_names(&project), ["shop"]);
         assert!(f.store.workspace(&f.another_project(), "shop").is_err());
     }
 
@@ -656,7 +690,7 @@ mod tests {
                 .unwrap()
                 .settings_pending
         );
-        let versions = f.store.versions(&project, "shop").unwrap();
+        let versions = f.store.versions(&project, "shop", &Part::ALL).unwrap();
         let counts: Vec<_> = versions.iter().map(|it| (it.number, it.changes)).collect();
         assert_eq!(counts, [(3, 0), (2, 1), (1, 2)]);
         assert_eq!(

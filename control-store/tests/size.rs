@@ -3,12 +3,16 @@
 use std::fs;
 use std::sync::Arc;
 
+use control_store::directory::{TenantDatabase, TenantEntry};
 use control_store::ids::{BlueprintName, ProjectId, TenantId};
 use control_store::snapshot::{
     Database, DatabaseKind, DatabaseName, DatabaseStatus, NativeRole, NativeRoles, PoolMode,
     ScramKeys, Settings, Snapshot,
 };
+use control_store::states::{DatabaseState, TenantStatus};
+use control_store::tenants::TenantInfo;
 use control_store::{DatabaseId, Engine, ServerId};
+use jiff::Timestamp;
 
 const TENANTS: u64 = 40_000;
 const MOST_BYTES: u64 = 2048;
@@ -30,6 +34,29 @@ fn role(id: u64, kind: &str) -> Arc<NativeRole> {
             server_key: [3; 32],
         },
     })
+}
+
+/// What the API shows of it.
+fn shown(snapshot: &mut Snapshot, project: &ProjectId, id: u64) {
+    let tenant = format!("tenant_{id}");
+    let database = TenantDatabase {
+        id: DatabaseId(id),
+        engine: Engine::Postgres,
+        name: format!("shop__{tenant}").into(),
+        blueprint: BlueprintName::new("shop"),
+        version: 1,
+        state: DatabaseState::Ready,
+    };
+    let entry = TenantEntry {
+        info: TenantInfo {
+            id: tenant.clone(),
+            status: TenantStatus::Ready,
+            created_at: Timestamp::UNIX_EPOCH,
+        },
+        databases: vec![database],
+    };
+    let key = (project.clone(), TenantId::new(tenant));
+    snapshot.set_tenant(key, Some(&entry));
 }
 
 #[test]
@@ -71,6 +98,7 @@ fn an_idle_tenant_costs_at_most_two_kibibytes() {
             name,
         };
         snapshot.names.insert(name, DatabaseId(id));
+        shown(&mut snapshot, &project, id);
     }
     let each = (resident_bytes() - before) / TENANTS;
     assert!(each <= MOST_BYTES, "{each} bytes");

@@ -4,6 +4,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
+use control_store::Store;
 use control_store::audit::{AuditEntry, AuditRecord, Note};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -15,9 +16,10 @@ use super::caller::Caller;
 use super::envelope::Reply;
 use super::input::Params;
 use super::middleware::{ClientAddress, RequestId, Who};
+use super::page::{Page, Paged};
 use super::state::AppState;
 use super::time;
-use crate::app::failure::{Failure, Outcome};
+use crate::app::failure::Outcome;
 use crate::audited;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -73,11 +75,8 @@ pub(super) async fn note(State(state): State<AppState>, request: Request, next: 
 #[derive(Serialize, ToSchema)]
 struct AuditReply {
     entries: Vec<AuditItem>,
-    #[schema(example = 1)]
-    count: usize,
-    /// Where the next page begins.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<String>,
+    #[serde(flatten)]
+    page: Paged,
 }
 
 /// A change.
@@ -123,38 +122,21 @@ impl From<AuditEntry> for AuditItem {
     }
 }
 
+/// The log is long: it never comes whole.
 const DEFAULT_LIMIT: u32 = 100;
-const MAX_LIMIT: u32 = 1000;
 
 /// Lists what was changed with the project's API keys, the newest first.
 #[utoipa::path(get, path = "/audit", tag = "Projects",
-    params(("limit" = Option<u32>, Query, description = "1 to 1000; 100 if left out"), ("cursor" = Option<String>, Query)),
+    params(("limit" = Option<u32>, Query, description = "At most so many; 100 if left out"), ("cursor" = Option<String>, Query)),
     responses((status = 200, body = AuditReply)))]
 async fn list(
     State(state): State<AppState>,
     caller: Caller,
-    mut params: Params,
+    params: Params,
 ) -> Outcome<Reply<AuditReply>> {
-    let limit = params
-        .number("limit", 1, MAX_LIMIT)?
-        .unwrap_or(DEFAULT_LIMIT);
-    let before = params
-        .text("cursor")
-        .map(|it| it.parse::<u64>())
-        .transpose()
-        .map_err(|_| Failure::bad("Parameter 'cursor' must be a next_cursor of this list"))?;
-    params.finish()?;
+    let page = Page::read(params)?.at_most(DEFAULT_LIMIT);
     caller.project_admin()?;
-    let mut found = state
-        .store(move |store| store.audit(caller.project(), before, limit + 1))
-        .await?;
-    let more = found.len() > limit as usize;
-    found.truncate(limit as usize);
-    let next_cursor = found.last().filter(|_| more).map(|it| it.id.to_string());
-    let entries: Vec<_> = found.into_iter().map(AuditItem::from).collect();
-    Ok(Reply::ok(AuditReply {
-        count: entries.len(),
-        entries,
-        next_cursor,
-    }))
+    let find = move |store: &Store, part: &_| store.audit(caller.project(), part);
+    let (entries, page) = page.of(&state, find, |it| it.id, AuditItem::from).await?;
+    Ok(Reply::ok(AuditReply { entries, page }))
 }

@@ -1,10 +1,12 @@
 //! `/blueprints`.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use control_store::ids::{ProjectId, Role};
 use control_store::states::Mode;
-use control_store::workspaces::WorkspaceInfo;
-use control_store::{Entity, StoreError};
+use control_store::workspaces::{VersionInfo, WorkspaceInfo};
+use control_store::{Entity, Store, StoreError};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -13,8 +15,8 @@ use utoipa_axum::routes;
 use super::caller::Caller;
 use super::envelope::Reply;
 use super::input::{At, Params};
-use super::page::Page;
-use super::state::AppState;
+use super::page::{Page, PageParams, Paged};
+use super::state::{AppState, Shared};
 use super::{time, workspaces};
 use crate::app::failure::{Failure, Outcome};
 
@@ -29,11 +31,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[derive(Serialize, ToSchema)]
 struct BlueprintList {
     blueprints: Vec<BlueprintItem>,
-    #[schema(example = 1)]
-    count: usize,
-    /// Where the next page begins.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<String>,
+    #[serde(flatten)]
+    page: Paged,
 }
 
 /// A blueprint.
@@ -53,50 +52,45 @@ struct BlueprintItem {
     tenant_count: u64,
 }
 
-impl From<WorkspaceInfo> for BlueprintItem {
-    fn from(it: WorkspaceInfo) -> Self {
+impl BlueprintItem {
+    fn new(it: &WorkspaceInfo, tenant_count: u64) -> Self {
         Self {
-            workspace_id: it.name.clone(),
-            name: it.name,
+            name: it.name.clone(),
             database: it.engine.lower_name(),
+            workspace_id: it.name.clone(),
             current_version: it.version,
-            tenant_count: it.tenant_count,
+            tenant_count,
         }
     }
 }
 
 /// Lists the blueprints that the key reaches.
 #[utoipa::path(get, path = "/blueprints", tag = "Blueprints", operation_id = "list_blueprints",
-    params(("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
+    params(PageParams),
     responses((status = 200, body = BlueprintList)))]
 async fn list(
     State(state): State<AppState>,
     caller: Caller,
-    mut params: Params,
+    params: Params,
 ) -> Outcome<Reply<BlueprintList>> {
-    let page = Page::read(&mut params)?;
-    params.finish()?;
-    let project = caller.project().clone();
-    let mut found = state
-        .store(move |store| store.list_workspaces(&project))
-        .await?;
-    found.retain(|it| it.mode == Mode::Tenant && caller.sees_workspace(&it.name));
-    let slice = page.cut(found, |it| it.name.clone())?;
-    let blueprints: Vec<_> = slice.items.into_iter().map(BlueprintItem::from).collect();
-    Ok(Reply::ok(BlueprintList {
-        count: blueprints.len(),
-        blueprints,
-        next_cursor: slice.next_cursor,
-    }))
+    let page = Page::read(params)?;
+    let key = Arc::clone(&caller.key);
+    let find = move |store: &Store, part: &_| {
+        store.list_workspaces(&key.project, Some(Mode::Tenant), &key.scope, part)
+    };
+    let show = |it: WorkspaceInfo| item(&state, &caller, &it);
+    let (blueprints, page) = page.of(&state, find, |it| it.name.clone(), show).await?;
+    Ok(Reply::ok(BlueprintList { blueprints, page }))
+}
+
+fn item(state: &Shared, caller: &Caller, it: &WorkspaceInfo) -> BlueprintItem {
+    let tenants = state.snapshot().tenant_count(caller.project(), &it.name);
+    BlueprintItem::new(it, tenants)
 }
 
 /// The workspace behind a blueprint. One in control mode is found too: the caller says what is wrong with it.
-pub(super) async fn find(
-    state: &AppState,
-    project: &ProjectId,
-    name: &str,
-) -> Outcome<WorkspaceInfo> {
-    match workspaces::find(state, project, name).await {
+pub(super) fn find(state: &Shared, project: &ProjectId, name: &str) -> Outcome<Arc<WorkspaceInfo>> {
+    match workspaces::find(state, project, name) {
         Err(Failure::Store(StoreError::NotFound {
             what: Entity::Workspace,
             ..
@@ -109,9 +103,9 @@ fn missing(name: &str) -> Failure {
     Failure::NotFound(format!("Blueprint not found: {name}"))
 }
 
-async fn find_readable(state: &AppState, caller: &Caller, name: &str) -> Outcome<WorkspaceInfo> {
+fn find_readable(state: &Shared, caller: &Caller, name: &str) -> Outcome<Arc<WorkspaceInfo>> {
     caller.workspace(name, Role::Read)?;
-    let found = find(state, caller.project(), name).await?;
+    let found = find(state, caller.project(), name)?;
     if found.mode == Mode::Control {
         return Err(missing(name));
     }
@@ -136,13 +130,14 @@ async fn get(
     caller: Caller,
     At(name): At<String>,
 ) -> Outcome<Reply<BlueprintDetail>> {
-    let found = find_readable(&state, &caller, &name).await?;
+    let found = find_readable(&state, &caller, &name)?;
+    let item = item(&state, &caller, &found);
     let changes = state
         .store(move |store| store.changes(caller.project(), &name))
         .await?;
     let deployed = changes.into_iter().filter(|it| it.version.is_some());
     Ok(Reply::ok(BlueprintDetail {
-        item: found.into(),
+        item,
         schema: deployed.map(|it| it.statement).collect(),
     }))
 }
@@ -151,11 +146,8 @@ async fn get(
 #[derive(Serialize, ToSchema)]
 struct VersionList {
     versions: Vec<VersionItem>,
-    #[schema(example = 1)]
-    count: usize,
-    /// Where the next page begins.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<String>,
+    #[serde(flatten)]
+    page: Paged,
 }
 
 /// A version of a blueprint.
@@ -173,36 +165,32 @@ struct VersionItem {
     deployed_at: Option<String>,
 }
 
+impl From<VersionInfo> for VersionItem {
+    fn from(it: VersionInfo) -> Self {
+        Self {
+            version: it.number,
+            ddl_count: it.changes,
+            created_at: time::seconds(it.created_at),
+            deployed_at: it.deployed_at.map(time::seconds),
+        }
+    }
+}
+
 /// Lists the versions of a blueprint.
 #[utoipa::path(get, path = "/blueprints/{name}/versions", tag = "Blueprints",
-    params(("name" = String, Path, example = "myapp"), ("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
+    params(("name" = String, Path, example = "myapp"), PageParams),
     responses((status = 200, body = VersionList)))]
 async fn versions(
     State(state): State<AppState>,
     caller: Caller,
     At(name): At<String>,
-    mut params: Params,
+    params: Params,
 ) -> Outcome<Reply<VersionList>> {
-    let page = Page::read(&mut params)?;
-    params.finish()?;
-    find_readable(&state, &caller, &name).await?;
-    let found = state
-        .store(move |store| store.versions(caller.project(), &name))
+    let page = Page::read(params)?;
+    find_readable(&state, &caller, &name)?;
+    let find = move |store: &Store, part: &_| store.versions(caller.project(), &name, part);
+    let (versions, page) = page
+        .of(&state, find, |it| u64::from(it.number), VersionItem::from)
         .await?;
-    let slice = page.cut(found, |it| it.number.to_string())?;
-    let versions: Vec<_> = slice
-        .items
-        .into_iter()
-        .map(|it| VersionItem {
-            version: it.number,
-            ddl_count: it.changes,
-            created_at: time::seconds(it.created_at),
-            deployed_at: it.deployed_at.map(time::seconds),
-        })
-        .collect();
-    Ok(Reply::ok(VersionList {
-        count: versions.len(),
-        versions,
-        next_cursor: slice.next_cursor,
-    }))
+    Ok(Reply::ok(VersionList { versions, page }))
 }

@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 use super::caller::Caller;
 use super::envelope::{ErrorReply, Reply};
 use super::input::{At, Body, Params};
-use super::page::Page;
+use super::page::{Page, PageParams, Paged};
 use super::state::AppState;
 use super::tenants::{changeable, check_region, level, no_dedicated, reachable};
 use crate::app::failure::{Failure, Outcome};
@@ -58,8 +58,11 @@ async fn isolation(
     if let Some(region) = &request.region {
         check_region(&state, "region", region)?;
     }
-    let (_, databases) = changeable(&state, &caller, &id).await?;
-    if !databases.iter().any(|it| it.workspace == request.blueprint) {
+    let (_, databases) = changeable(&state, &caller, &id)?;
+    if !databases
+        .iter()
+        .any(|it| it.blueprint.as_str() == request.blueprint)
+    {
         return Err(Failure::NotFound(format!(
             "Tenant '{id}' has no database of blueprint '{}'",
             request.blueprint
@@ -83,7 +86,7 @@ async fn backup(
     caller: Caller,
     At(id): At<String>,
 ) -> Outcome<Reply<()>> {
-    changeable(&state, &caller, &id).await?;
+    changeable(&state, &caller, &id)?;
     Err(Failure::conflict(NO_BACKUPS))
 }
 
@@ -92,9 +95,9 @@ async fn backup(
 struct BackupList {
     #[schema(example = "acme")]
     tenant_id: String,
-    #[schema(example = 0)]
-    count: usize,
     backups: Vec<BackupItem>,
+    #[serde(flatten)]
+    page: Paged,
 }
 
 /// A backup.
@@ -117,22 +120,22 @@ struct BackupItem {
 
 /// Lists a tenant's backups. There are none yet.
 #[utoipa::path(get, path = "/tenants/{id}/backups", tag = "Tenants",
-    params(("id" = String, Path, example = "acme"), ("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
+    params(("id" = String, Path, example = "acme"), PageParams),
     responses((status = 200, body = BackupList)))]
 async fn backups(
     State(state): State<AppState>,
     caller: Caller,
     At(id): At<String>,
-    mut params: Params,
+    params: Params,
 ) -> Outcome<Reply<BackupList>> {
-    let page = Page::read(&mut params)?;
-    params.finish()?;
-    reachable(&state, &caller, &id).await?;
-    let slice = page.cut(Vec::<BackupItem>::new(), |it| it.storage_path.clone())?;
+    let page = Page::read(params)?;
+    reachable(&state, &caller, &id)?;
+    page.part::<String>()?;
+    let (backups, page) = page.cut(Vec::new(), |it: &BackupItem| it.storage_path.clone());
     Ok(Reply::ok(BackupList {
         tenant_id: id,
-        count: slice.items.len(),
-        backups: slice.items,
+        backups,
+        page,
     }))
 }
 
@@ -158,7 +161,7 @@ async fn rollback(
     if request.storage_path.is_empty() {
         return Err(Failure::bad("Field 'storage_path' must not be empty"));
     }
-    changeable(&state, &caller, &id).await?;
+    changeable(&state, &caller, &id)?;
     Err(Failure::conflict(NO_BACKUPS))
 }
 
@@ -187,7 +190,7 @@ async fn recover(
             "Field 'timestamp' must be an ISO 8601 time such as 2026-02-03T17:10:59Z",
         ));
     }
-    changeable(&state, &caller, &id).await?;
+    changeable(&state, &caller, &id)?;
     Err(Failure::Forbidden(NO_RECOVERY.into()))
 }
 
@@ -200,6 +203,6 @@ async fn recover_undo(
     caller: Caller,
     At(id): At<String>,
 ) -> Outcome<Reply<()>> {
-    changeable(&state, &caller, &id).await?;
+    changeable(&state, &caller, &id)?;
     Err(Failure::Forbidden(NO_RECOVERY.into()))
 }

@@ -1,13 +1,13 @@
 //! `/deployments`, and a tenant's part in them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
+use control_store::Store;
 use control_store::deployments::{
-    Counts, DeploymentInfo, DeploymentPlan, DeploymentResult, DeploymentSummary, OnFailure,
-    Progress, Steer,
+    DeploymentPlan, DeploymentResult, DeploymentSummary, OnFailure, Progress, Steer,
+    TenantDeployment as Part,
 };
 use control_store::ids::Role;
 use control_store::page::Place;
@@ -23,7 +23,7 @@ use utoipa_axum::routes;
 use super::caller::Caller;
 use super::envelope::Reply;
 use super::input::{At, Body, Params};
-use super::page::Page;
+use super::page::{Page, PageParams, Paged};
 use super::state::AppState;
 use super::{blueprints, tenants, time};
 use crate::app::failure::{Failure, Outcome};
@@ -44,11 +44,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[derive(Serialize, ToSchema)]
 struct DeploymentList {
     deployments: Vec<DeploymentItem>,
-    #[schema(example = 1)]
-    count: usize,
-    /// Where the next page begins.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<String>,
+    #[serde(flatten)]
+    page: Paged,
 }
 
 /// A deployment.
@@ -97,45 +94,34 @@ impl From<DeploymentSummary> for DeploymentItem {
     }
 }
 
-/// Whether the key reaches a deployment, and which of its parts.
-fn sees(caller: &Caller, it: &mut DeploymentInfo) -> bool {
+/// Whether the key reaches a deployment, of which the parts that it reaches are counted.
+fn sees(caller: &Caller, it: &DeploymentSummary) -> bool {
     match &caller.key.scope {
         Scope::Project => true,
         Scope::Workspaces(_) => caller.sees_workspace(&it.blueprint),
-        Scope::Tenants(ids) => {
-            it.results
-                .retain(|part| ids.iter().any(|id| id.as_str() == part.tenant));
-            !it.results.is_empty()
-        }
+        Scope::Tenants(_) => it.counts.total > 0,
     }
 }
 
 /// Lists the deployments that the key reaches, the newest first.
 #[utoipa::path(get, path = "/deployments", tag = "Deployments", operation_id = "list_deployments",
-    params(("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
+    params(PageParams),
     responses((status = 200, body = DeploymentList)))]
 async fn list(
     State(state): State<AppState>,
     caller: Caller,
-    mut params: Params,
+    params: Params,
 ) -> Outcome<Reply<DeploymentList>> {
-    let page = Page::read(&mut params)?;
-    params.finish()?;
-    let part = page.part()?;
-    let found = state
-        .store(move |store| store.list_deployments(caller.project(), &caller.key.scope, &part))
-        .await?;
-    let slice = page.of_part(found, |it| Place {
+    let page = Page::read(params)?;
+    let find = move |store: &Store, part: &_| {
+        store.list_deployments(caller.project(), &caller.key.scope, part)
+    };
+    let place = |it: &DeploymentSummary| Place {
         at: it.created_at,
         id: it.id.clone(),
-    });
-    let items = slice.items.into_iter();
-    let deployments: Vec<_> = items.map(DeploymentItem::from).collect();
-    Ok(Reply::ok(DeploymentList {
-        count: deployments.len(),
-        deployments,
-        next_cursor: slice.next_cursor,
-    }))
+    };
+    let (deployments, page) = page.of(&state, find, place, DeploymentItem::from).await?;
+    Ok(Reply::ok(DeploymentList { deployments, page }))
 }
 
 /// A deployment to begin.
@@ -226,7 +212,11 @@ struct DeploymentDetail {
     concurrency: Option<u32>,
     #[schema(example = "continue")]
     on_failure: &'static str,
+    /// By tenant.
     results: Vec<ResultItem>,
+    /// Where the next page of `results` begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
 }
 
 /// A tenant's part in a deployment.
@@ -301,30 +291,6 @@ impl ResultItem {
 /// `120ms`, rounded up.
 fn duration(us: u64) -> String {
     format!("{}ms", us.div_ceil(1000))
-}
-
-impl DeploymentDetail {
-    fn new(it: DeploymentInfo, mut steps: BTreeMap<String, ApplyStep>) -> Self {
-        let summary = DeploymentSummary {
-            counts: Counts::of(&it.results),
-            id: it.id,
-            blueprint: it.blueprint,
-            version: it.version,
-            status: it.status,
-            created_at: it.created_at,
-            finished_at: it.finished_at,
-        };
-        let parts = it.results.into_iter().map(|part| {
-            let step = steps.remove(&part.tenant);
-            ResultItem::new(part, step)
-        });
-        Self {
-            item: summary.into(),
-            concurrency: it.concurrency,
-            on_failure: it.on_failure.name(),
-            results: parts.collect(),
-        }
-    }
 }
 
 /// What a deployment would do.
@@ -405,7 +371,7 @@ async fn create(
     let dry_run = request.dry_run.unwrap_or(false);
     let deploy = request.checked()?;
     caller.workspace(&deploy.blueprint, Role::Admin)?;
-    blueprints::find(&state, caller.project(), &deploy.blueprint).await?;
+    blueprints::find(&state, caller.project(), &deploy.blueprint)?;
     if dry_run {
         let plan = state
             .work
@@ -414,23 +380,39 @@ async fn create(
         return Ok(Reply::ok(PlanReply::new(deploy.blueprint, plan)).into_response());
     }
     let id = state.work.deploy(caller.project(), &deploy).await?;
-    let begun = detail(&state, &caller, &id).await?;
+    let begun = detail(&state, &caller, &id, Page::WHOLE).await?;
     Ok(Reply::created(begun).into_response())
 }
 
 /// A deployment, with what it is doing.
-async fn detail(state: &AppState, caller: &Caller, id: &str) -> Outcome<DeploymentDetail> {
-    let (project, wanted) = (caller.project().clone(), id.to_owned());
-    let mut found = state
-        .store(move |store| store.deployment(&project, &wanted))
+async fn detail(
+    state: &AppState,
+    caller: &Caller,
+    id: &str,
+    page: Page,
+) -> Outcome<DeploymentDetail> {
+    let (key, wanted, part) = (Arc::clone(&caller.key), id.to_owned(), page.part()?);
+    let (summary, parts) = state
+        .store(move |store| store.deployment_parts(&key.project, &wanted, &key.scope, &part))
         .await?;
-    if !sees(caller, &mut found) {
+    if !sees(caller, &summary) {
         return Err(Failure::ScopeDenied(format!(
             "This API key does not reach deployment '{id}'"
         )));
     }
-    let steps = state.work.deployment_steps(id);
-    Ok(DeploymentDetail::new(found, steps))
+    let (parts, paged) = page.cut(parts, |it| it.tenant.clone());
+    let mut steps = state.work.deployment_steps(id);
+    let results = parts.into_iter().map(|it| {
+        let step = steps.remove(&it.tenant);
+        ResultItem::new(it, step)
+    });
+    Ok(DeploymentDetail {
+        results: results.collect(),
+        next_cursor: paged.next_cursor,
+        concurrency: summary.concurrency,
+        on_failure: summary.on_failure.name(),
+        item: summary.into(),
+    })
 }
 
 async fn steer(
@@ -439,13 +421,13 @@ async fn steer(
     id: &str,
     steer: Steer,
 ) -> Outcome<Reply<DeploymentDetail>> {
-    let found = detail(state, caller, id).await?;
+    let found = detail(state, caller, id, Page::WHOLE).await?;
     caller.workspace(&found.item.blueprint_name, Role::Admin)?;
     state
         .work
         .steer_deployment(caller.project(), id, steer)
         .await?;
-    detail(state, caller, id).await.map(Reply::ok)
+    detail(state, caller, id, Page::WHOLE).await.map(Reply::ok)
 }
 
 /// Begins with no more tenants until the deployment is resumed. Those that it has begun with are brought to their end.
@@ -511,13 +493,16 @@ fn version(value: Option<&Value>) -> Outcome<Option<u32>> {
 
 /// Shows a deployment and each tenant's part in it.
 #[utoipa::path(get, path = "/deployments/{id}", tag = "Deployments", operation_id = "get_deployment",
-    params(("id" = String, Path, example = "dep_abc123")), responses((status = 200, body = DeploymentDetail)))]
+    params(("id" = String, Path, example = "dep_abc123"), PageParams),
+    responses((status = 200, body = DeploymentDetail)))]
 async fn get(
     State(state): State<AppState>,
     caller: Caller,
     At(id): At<String>,
+    params: Params,
 ) -> Outcome<Reply<DeploymentDetail>> {
-    detail(&state, &caller, &id).await.map(Reply::ok)
+    let page = Page::read(params)?;
+    detail(&state, &caller, &id, page).await.map(Reply::ok)
 }
 
 /// What was deployed to a tenant, the newest first.
@@ -525,12 +510,9 @@ async fn get(
 struct TenantDeployments {
     #[schema(example = "acme")]
     tenant_id: String,
-    #[schema(example = 1)]
-    count: usize,
     deployments: Vec<TenantDeployment>,
-    /// Where the next page begins.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<String>,
+    #[serde(flatten)]
+    page: Paged,
 }
 
 /// A tenant's part in a deployment.
@@ -555,32 +537,9 @@ struct TenantDeployment {
     created_at: String,
 }
 
-/// Lists what was deployed to a tenant.
-#[utoipa::path(get, path = "/tenants/{id}/deployments", tag = "Tenants",
-    params(("id" = String, Path, example = "acme"), ("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
-    responses((status = 200, body = TenantDeployments)))]
-async fn of_tenant(
-    State(state): State<AppState>,
-    caller: Caller,
-    At(id): At<String>,
-    mut params: Params,
-) -> Outcome<Reply<TenantDeployments>> {
-    let page = Page::read(&mut params)?;
-    params.finish()?;
-    tenants::reachable(&state, &caller, &id).await?;
-    let part = page.part()?;
-    let (key, tenant) = (Arc::clone(&caller.key), id.clone());
-    let found = state
-        .store(move |store| store.tenant_deployments(&key.project, &tenant, &key.scope, &part))
-        .await?;
-    let slice = page.of_part(found, |it| Place {
-        at: it.created_at,
-        id: it.id.clone(),
-    });
-    let deployments: Vec<_> = slice
-        .items
-        .into_iter()
-        .map(|it| TenantDeployment {
+impl From<Part> for TenantDeployment {
+    fn from(it: Part) -> Self {
+        Self {
             deployment_id: it.id,
             blueprint_name: it.blueprint,
             version: it.version,
@@ -588,13 +547,35 @@ async fn of_tenant(
             duration: it.result.duration_us.map(duration),
             error: it.result.error,
             created_at: time::seconds(it.created_at),
-        })
-        .collect();
+        }
+    }
+}
+
+/// Lists what was deployed to a tenant.
+#[utoipa::path(get, path = "/tenants/{id}/deployments", tag = "Tenants",
+    params(("id" = String, Path, example = "acme"), PageParams),
+    responses((status = 200, body = TenantDeployments)))]
+async fn of_tenant(
+    State(state): State<AppState>,
+    caller: Caller,
+    At(id): At<String>,
+    params: Params,
+) -> Outcome<Reply<TenantDeployments>> {
+    let page = Page::read(params)?;
+    tenants::reachable(&state, &caller, &id)?;
+    let (key, tenant) = (Arc::clone(&caller.key), id.clone());
+    let find = move |store: &Store, part: &_| {
+        store.tenant_deployments(&key.project, &tenant, &key.scope, part)
+    };
+    let place = |it: &Part| Place {
+        at: it.created_at,
+        id: it.id.clone(),
+    };
+    let (deployments, page) = page.of(&state, find, place, TenantDeployment::from).await?;
     Ok(Reply::ok(TenantDeployments {
         tenant_id: id,
-        count: deployments.len(),
         deployments,
-        next_cursor: slice.next_cursor,
+        page,
     }))
 }
 

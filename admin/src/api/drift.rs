@@ -75,13 +75,13 @@ async fn drift(
 ) -> Outcome<Reply<DriftReply>> {
     let blueprint = params.text("blueprint");
     params.finish()?;
-    let (info, mut databases) = tenants::reachable(&state, &caller, &id).await?;
+    let (info, mut databases) = tenants::reachable(&state, &caller, &id)?;
     if info.status == TenantStatus::Deleted {
         return Err(Failure::conflict(format!("Tenant '{id}' is in trash")));
     }
     databases.retain(|it| it.state == DatabaseState::Ready);
     if let Some(blueprint) = &blueprint {
-        databases.retain(|it| it.workspace == *blueprint);
+        databases.retain(|it| it.blueprint.as_str() == blueprint);
         if databases.is_empty() {
             return Err(Failure::BadRequest(format!(
                 "Parameter 'blueprint': tenant '{id}' has no database of '{blueprint}'"
@@ -96,7 +96,7 @@ async fn drift(
             .map(DifferenceItem::from)
             .collect();
         compared.push(DatabaseDrift {
-            blueprint: database.workspace,
+            blueprint: database.blueprint.to_string(),
             version: database.version,
             in_sync: differences.is_empty(),
             differences,

@@ -125,7 +125,7 @@ async fn import(
     Body(request): Body<ImportRequest>,
 ) -> Outcome<Reply<ImportReply>> {
     caller.workspace(&id, Role::Admin)?;
-    let workspace = workspaces::find(&state, caller.project(), &id).await?;
+    let workspace = workspaces::find(&state, caller.project(), &id)?;
     workspaces::check_schema(workspace.engine)?;
     let source = source(&request, workspace.engine)?;
     let statements = statements(&state, &request, source, workspace.engine).await?;

@@ -1,10 +1,11 @@
 //! `/apikeys`.
 
 use axum::extract::State;
-use control_store::Entity;
 use control_store::ids::{BlueprintName, KeyId, Role, TenantId};
 use control_store::keys::{KeyInfo, NewKey};
+use control_store::page::Part;
 use control_store::snapshot::Scope;
+use control_store::{Entity, Store};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -13,7 +14,7 @@ use utoipa_axum::routes;
 use super::caller::Caller;
 use super::envelope::Reply;
 use super::input::{At, Body, Params};
-use super::page::Page;
+use super::page::{Page, PageParams, Paged};
 use super::projects::Message;
 use super::state::AppState;
 use super::time;
@@ -28,12 +29,9 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 /// The project's API keys.
 #[derive(Serialize, ToSchema)]
 struct KeyList {
-    #[schema(example = 1)]
-    count: usize,
     api_keys: Vec<KeyItem>,
-    /// Where the next page begins.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<String>,
+    #[serde(flatten)]
+    page: Paged,
 }
 
 /// An API key, without its secret.
@@ -78,26 +76,18 @@ fn values(scope: &Scope) -> Vec<String> {
 
 /// Lists the project's API keys; of each key only its beginning.
 #[utoipa::path(get, path = "/apikeys", tag = "API keys",
-    params(("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
+    params(PageParams),
     responses((status = 200, body = KeyList)))]
 async fn list(
     State(state): State<AppState>,
     caller: Caller,
-    mut params: Params,
+    params: Params,
 ) -> Outcome<Reply<KeyList>> {
-    let page = Page::read(&mut params)?;
-    params.finish()?;
+    let page = Page::read(params)?;
     caller.whole_project()?;
-    let keys = state
-        .store(move |store| store.list_keys(caller.project()))
-        .await?;
-    let slice = page.cut(keys, |key| key.id.to_string())?;
-    let api_keys: Vec<_> = slice.items.into_iter().map(KeyItem::from).collect();
-    Ok(Reply::ok(KeyList {
-        count: api_keys.len(),
-        api_keys,
-        next_cursor: slice.next_cursor,
-    }))
+    let find = move |store: &Store, part: &_| store.list_keys(caller.project(), part);
+    let (api_keys, page) = page.of(&state, find, |it| it.id.0, KeyItem::from).await?;
+    Ok(Reply::ok(KeyList { api_keys, page }))
 }
 
 /// A new API key. Everything may be left out.
@@ -213,7 +203,7 @@ async fn delete(
     let key = KeyId(id.parse().map_err(|_| missing())?);
     state
         .blocking(move |shared| {
-            let keys = shared.store.list_keys(caller.project())?;
+            let keys = shared.store.list_keys(caller.project(), &Part::ALL)?;
             let full = |it: &&KeyInfo| it.role == Role::Admin && it.scope == Scope::Project;
             if keys.iter().filter(full).all(|it| it.id == key)
                 && keys.iter().any(|it| it.id == key)

@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use super::caller::Caller;
 use super::envelope::Reply;
 use super::input::{At, Params};
-use super::state::AppState;
+use super::state::{AppState, Shared};
 use super::{tenants, time};
 use crate::app::failure::{Failure, Outcome};
 
@@ -108,7 +108,7 @@ async fn logs(
     let search = params.text("search").filter(|text| !text.is_empty());
     let since = since(&mut params)?;
     params.finish()?;
-    let databases = databases(&state, &caller, &id).await?;
+    let databases = databases(&state, &caller, &id)?;
     let filter = LogFilter {
         databases,
         errors_only: matches!(only, Some(Only::Errors)),
@@ -148,8 +148,8 @@ async fn logs(
     }))
 }
 
-async fn databases(state: &AppState, caller: &Caller, tenant: &str) -> Outcome<Vec<DatabaseId>> {
-    let (_, databases) = tenants::reachable(state, caller, tenant).await?;
+fn databases(state: &Shared, caller: &Caller, tenant: &str) -> Outcome<Vec<DatabaseId>> {
+    let (_, databases) = tenants::reachable(state, caller, tenant)?;
     Ok(databases.into_iter().map(|it| it.id).collect())
 }
 
@@ -230,7 +230,7 @@ async fn stats(
 ) -> Outcome<Reply<StatsReply>> {
     let since = since(&mut params)?;
     params.finish()?;
-    let databases = databases(&state, &caller, &id).await?;
+    let databases = databases(&state, &caller, &id)?;
     let stats = state
         .blocking(move |shared| match since {
             None => Ok(shared.logs.stats(&databases)),
@@ -314,7 +314,7 @@ async fn metrics(
 ) -> Outcome<Reply<MetricsReply>> {
     let since = since(&mut params)?.unwrap_or(SystemTime::now() - DAY);
     params.finish()?;
-    let databases = databases(&state, &caller, &id).await?;
+    let databases = databases(&state, &caller, &id)?;
     let window = state
         .blocking(move |shared| {
             let window = shared.logs.window(&databases, since);

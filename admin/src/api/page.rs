@@ -2,33 +2,64 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use control_store::page::{Part, Place};
-use jiff::Timestamp;
+use control_store::page::{Mark, Part};
+use control_store::{Store, StoreError};
+use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
 
 use super::input::Params;
-use crate::app::failure::Failure;
+use super::state::AppState;
+use crate::app::failure::{Failure, Outcome};
 
 /// What a cursor begins with; another layout takes another number.
 const VERSION: &str = "1:";
 /// Longer lists come in several pages.
-const MAX_LIMIT: usize = 1000;
+const MAX_LIMIT: u32 = 1000;
 
 /// Which part of a list was asked for: everything, unless told otherwise.
 pub(super) struct Page {
-    limit: Option<usize>,
+    limit: Option<u32>,
     after: Option<String>,
 }
 
-/// A part of a list.
-pub(super) struct Slice<T> {
-    pub(super) items: Vec<T>,
-    /// Where the next part begins, if there is more.
+/// What [`Page`] is read from, for the document.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "for the document alone")]
+pub(super) struct PageParams {
+    /// At most so many; all if left out, or 1000 with a `cursor`.
+    limit: Option<u32>,
+    /// A `next_cursor` of this list.
+    cursor: Option<String>,
+}
+
+/// What every list says of itself.
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
+pub(super) struct Paged {
+    /// How many are in this answer.
+    #[schema(example = 1)]
+    count: usize,
+    /// Where the next page begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) next_cursor: Option<String>,
 }
 
 impl Page {
+    /// All of it.
+    pub(super) const WHOLE: Self = Self {
+        limit: None,
+        after: None,
+    };
+
+    /// Takes `limit` and `cursor`, and refuses any other parameter.
+    pub(super) fn read(mut params: Params) -> Outcome<Self> {
+        let page = Self::take(&mut params)?;
+        params.finish()?;
+        Ok(page)
+    }
+
     /// Takes `limit` and `cursor`.
-    pub(super) fn read(params: &mut Params) -> Result<Self, Failure> {
+    pub(super) fn take(params: &mut Params) -> Outcome<Self> {
         let limit = params.number("limit", 1, MAX_LIMIT)?;
         let after = params
             .text("cursor")
@@ -37,67 +68,59 @@ impl Page {
         Ok(Self { limit, after })
     }
 
-    /// What the store is to give of a list that is ordered by time: one item more, which tells whether there is another page.
-    pub(super) fn part(&self) -> Result<Part, Failure> {
-        let after = self.after.as_deref().map(place).transpose()?;
+    /// A list that is never given whole.
+    pub(super) fn at_most(mut self, default: u32) -> Self {
+        self.limit = self.limit.or(Some(default));
+        self
+    }
+
+    /// Finds the part of a list in the store and shows each of its items. `mark` tells an item from all others of its list.
+    pub(super) async fn of<K, T, U>(
+        self,
+        state: &AppState,
+        find: impl FnOnce(&Store, &Part<K>) -> Result<Vec<T>, StoreError> + Send + 'static,
+        mark: impl Fn(&T) -> K,
+        show: impl FnMut(T) -> U,
+    ) -> Outcome<(Vec<U>, Paged)>
+    where
+        K: Mark + Send + 'static,
+        T: Send + 'static,
+    {
+        let part = self.part()?;
+        let found = state.store(move |store| find(store, &part)).await?;
+        let (found, paged) = self.cut(found, mark);
+        Ok((found.into_iter().map(show).collect(), paged))
+    }
+
+    /// What the store is to give: one item more, which tells whether there is another page.
+    pub(super) fn part<K: Mark>(&self) -> Outcome<Part<K>> {
+        let read = |text: &String| K::from_text(text).ok_or_else(wrong_cursor);
         Ok(Part {
-            after,
+            after: self.after.as_ref().map(read).transpose()?,
             limit: self.most().map(|it| it + 1),
         })
     }
 
     /// Makes a page of what the store gave for [`Page::part`].
-    pub(super) fn of_part<T>(self, mut items: Vec<T>, at: impl Fn(&T) -> Place) -> Slice<T> {
+    pub(super) fn cut<K: Mark, T>(
+        self,
+        mut items: Vec<T>,
+        mark: impl Fn(&T) -> K,
+    ) -> (Vec<T>, Paged) {
         let limit = self.most().map_or(usize::MAX, |it| it as usize);
         let more = items.len() > limit;
         items.truncate(limit);
-        let next_cursor = items.last().filter(|_| more).map(|last| {
-            let place = at(last);
-            encode(&format!("{}:{}", place.at.as_microsecond(), place.id))
-        });
-        Slice { items, next_cursor }
+        let last = items.last().filter(|_| more);
+        let paged = Paged {
+            count: items.len(),
+            next_cursor: last.map(|last| encode(&mark(last).to_text())),
+        };
+        (items, paged)
     }
 
     fn most(&self) -> Option<u32> {
-        let most = self.limit.or(self.after.as_ref().map(|_| MAX_LIMIT));
-        most.and_then(|it| u32::try_from(it).ok())
+        self.limit.or(self.after.as_ref().map(|_| MAX_LIMIT))
     }
-
-    /// Cuts the part out of a short list. `key` tells an item from all others; an item that is gone since ends the pages with a
-    /// clear error rather than with a gap.
-    pub(super) fn cut<T>(
-        self,
-        mut items: Vec<T>,
-        key: impl Fn(&T) -> String,
-    ) -> Result<Slice<T>, Failure> {
-        if let Some(after) = &self.after {
-            let at = items
-                .iter()
-                .position(|item| key(item) == *after)
-                .ok_or_else(|| {
-                    Failure::bad("Parameter 'cursor' points at something that is gone: begin again without it")
-                })?;
-            items.drain(..=at);
-        }
-        let limit = self
-            .limit
-            .or(self.after.as_ref().map(|_| MAX_LIMIT))
-            .unwrap_or(usize::MAX);
-        let more = items.len() > limit;
-        items.truncate(limit);
-        let next_cursor = items.last().filter(|_| more).map(|last| encode(&key(last)));
-        Ok(Slice { items, next_cursor })
-    }
-}
-
-fn place(key: &str) -> Result<Place, Failure> {
-    let read = || {
-        let (at, id) = key.split_once(':')?;
-        let at = Timestamp::from_microsecond(at.parse().ok()?).ok()?;
-        let id = id.to_owned();
-        Some(Place { at, id })
-    };
-    read().ok_or_else(wrong_cursor)
 }
 
 fn wrong_cursor() -> Failure {
@@ -123,38 +146,33 @@ mod tests {
 
     #[test]
     fn pages_follow_each_other_to_the_end() {
-        let all: Vec<u32> = (0..5).collect();
+        let all: Vec<u64> = (1..=5).collect();
+        let page = |limit, after| Page { limit, after };
         let mut after = None;
         let mut seen = Vec::new();
         for _ in 0..3 {
-            let page = Page {
-                limit: Some(2),
-                after,
-            };
-            let slice = page.cut(all.clone(), u32::to_string).unwrap();
-            seen.extend(slice.items);
-            after = slice.next_cursor.map(|cursor| decode(&cursor).unwrap());
+            let page = page(Some(2), after);
+            let part = page.part::<u64>().unwrap();
+            let behind = all.iter().copied().filter(|it| Some(*it) > part.after);
+            let given = behind.take(part.limit.unwrap() as usize).collect();
+            let (items, paged) = page.cut(given, |it| *it);
+            assert_eq!(paged.count, items.len());
+            seen.extend(items);
+            after = paged.next_cursor.map(|cursor| decode(&cursor).unwrap());
         }
         assert_eq!((seen, after), (all.clone(), None));
-        let whole = Page {
-            limit: None,
-            after: None,
-        };
-        assert_eq!(whole.cut(all, u32::to_string).unwrap().items.len(), 5);
-        for (cursor, place) in [("5:a:b", Some((5, "a:b"))), ("x:a", None), ("5", None)] {
-            let page = Page {
-                limit: Some(2),
-                after: Some(cursor.into()),
-            };
-            let part = page.part().ok();
-            assert_eq!(part.as_ref().map(|it| it.limit), place.map(|_| Some(3)));
-            let after = part.and_then(|it| it.after);
-            let after = after
-                .as_ref()
-                .map(|it| (it.at.as_microsecond(), it.id.as_str()));
-            assert_eq!(after, place, "{cursor}");
+        let (whole, paged) = page(None, None).cut(all.clone(), |it| *it);
+        assert_eq!((whole, paged.next_cursor), (all, None));
+        assert_eq!(page(None, None).at_most(100).most(), Some(100));
+        assert_eq!(page(None, Some("1".into())).most(), Some(MAX_LIMIT));
+        assert!(page(None, Some("x".into())).part::<u64>().is_err());
+    }
+
+    #[test]
+    fn cursors_are_ours_or_refused() {
+        assert_eq!(decode(&encode("a:b")).unwrap(), "a:b");
+        for wrong in ["!", "", &URL_SAFE_NO_PAD.encode("2:x")] {
+            assert!(decode(wrong).is_err(), "{wrong}");
         }
-        assert!(decode("!").is_err());
-        assert!(decode(&URL_SAFE_NO_PAD.encode("2:x")).is_err());
     }
 }

@@ -1,6 +1,9 @@
 //! `/projects`.
 
 use axum::extract::State;
+use control_store::Store;
+use control_store::page::Place;
+use control_store::projects::ProjectInfo;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -9,7 +12,7 @@ use utoipa_axum::routes;
 use super::caller::Caller;
 use super::envelope::Reply;
 use super::input::{At, Body, Params};
-use super::page::Page;
+use super::page::{Page, PageParams, Paged};
 use super::state::AppState;
 use super::time;
 use crate::app::failure::{Failure, Outcome};
@@ -24,12 +27,9 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 /// The account's projects.
 #[derive(Serialize, ToSchema)]
 struct ProjectList {
-    #[schema(example = 1)]
-    count: usize,
     projects: Vec<ProjectItem>,
-    /// Where the next page begins.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<String>,
+    #[serde(flatten)]
+    page: Paged,
 }
 
 /// A project.
@@ -45,37 +45,35 @@ struct ProjectItem {
     created_at: String,
 }
 
-/// Lists all projects of the account.
-#[utoipa::path(get, path = "/projects", tag = "Projects",
-    params(("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
-    responses((status = 200, body = ProjectList)))]
-async fn list(
-    State(state): State<AppState>,
-    caller: Caller,
-    mut params: Params,
-) -> Outcome<Reply<ProjectList>> {
-    let page = Page::read(&mut params)?;
-    params.finish()?;
-    caller.whole_project()?;
-    let projects = state
-        .store(move |store| store.list_projects(caller.account))
-        .await?;
-    let slice = page.cut(projects, |it| it.id.to_string())?;
-    let projects: Vec<_> = slice
-        .items
-        .into_iter()
-        .map(|it| ProjectItem {
+impl From<ProjectInfo> for ProjectItem {
+    fn from(it: ProjectInfo) -> Self {
+        Self {
             project_id: it.id.to_string(),
             name: it.name,
             api_key_count: it.api_key_count,
             created_at: time::seconds(it.created_at),
-        })
-        .collect();
-    Ok(Reply::ok(ProjectList {
-        count: projects.len(),
-        projects,
-        next_cursor: slice.next_cursor,
-    }))
+        }
+    }
+}
+
+/// Lists all projects of the account.
+#[utoipa::path(get, path = "/projects", tag = "Projects",
+    params(PageParams),
+    responses((status = 200, body = ProjectList)))]
+async fn list(
+    State(state): State<AppState>,
+    caller: Caller,
+    params: Params,
+) -> Outcome<Reply<ProjectList>> {
+    let page = Page::read(params)?;
+    caller.whole_project()?;
+    let find = move |store: &Store, part: &_| store.list_projects(caller.account, part);
+    let place = |it: &ProjectInfo| Place {
+        at: it.created_at,
+        id: it.id.to_string(),
+    };
+    let (projects, page) = page.of(&state, find, place, ProjectItem::from).await?;
+    Ok(Reply::ok(ProjectList { projects, page }))
 }
 
 /// A new project.

@@ -24,7 +24,7 @@ use utoipa_axum::routes;
 use super::caller::{Caller, tenant_denied};
 use super::envelope::Reply;
 use super::input::{At, Body};
-use super::state::AppState;
+use super::state::{AppState, Shared};
 use super::workspaces;
 use crate::app::failure::{EngineError, Failure, Outcome};
 use crate::query::{self, Budget, Cell, StatementResult, Target};
@@ -129,7 +129,7 @@ async fn workspace_query(
 ) -> Outcome<Reply<QueryReply>> {
     caller.workspace(&id, Role::Read)?;
     check_text(&request.query)?;
-    workspaces::find(&state, caller.project(), &id).await?;
+    workspaces::find(&state, caller.project(), &id)?;
     let database = names::workspace_database(&id)?;
     let started = Instant::now();
     let results = run_all(&state, &caller, &database, &[&request.query]).await?;
@@ -306,7 +306,7 @@ async fn admin_query(
 ) -> Outcome<Response> {
     check_text(&request.query)?;
     let all = request.all_tenants.unwrap_or(false);
-    let blueprint = blueprint(&state, &caller, &request.blueprint).await?;
+    let blueprint = blueprint(&state, &caller, &request.blueprint)?;
     match request.tenant_id {
         Some(tenant) if !all => one(&state, &caller, &blueprint, tenant, &request.query).await,
         None if all => every(&state, &caller, &blueprint, request.query).await,
@@ -316,8 +316,8 @@ async fn admin_query(
     }
 }
 
-async fn blueprint(state: &AppState, caller: &Caller, name: &str) -> Outcome<WorkspaceInfo> {
-    let workspace = super::blueprints::find(state, caller.project(), name).await;
+fn blueprint(state: &Shared, caller: &Caller, name: &str) -> Outcome<Arc<WorkspaceInfo>> {
+    let workspace = super::blueprints::find(state, caller.project(), name);
     match workspace {
         Ok(it) if it.mode == Mode::Control => Err(Failure::BadRequest(format!(
             "Workspace '{name}' is in control mode: use POST /workspaces/{name}/queries"

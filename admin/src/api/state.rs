@@ -7,7 +7,7 @@ use control_store::accounts::AccountId;
 use control_store::guard::Guard;
 use control_store::ids::ProjectId;
 use control_store::logs::QueryLogReader;
-use control_store::{Store, StoreError, TrafficControl};
+use control_store::{Snapshot, Store, StoreError, TrafficControl};
 
 use super::config::{ApiConfig, Tier};
 use super::idempotency::Running;
@@ -63,6 +63,11 @@ impl Shared {
             running: Running::default(),
             owners: RwLock::default(),
         }
+    }
+
+    /// What memory tells of tenants and workspaces: every change that was acknowledged is in it.
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        self.store.snapshot().load()
     }
 
     /// Runs what blocks for as long as the disk takes, off the async threads.

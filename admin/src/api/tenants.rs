@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use control_store::StoreError;
-use control_store::databases::DatabaseInfo;
+use control_store::Store;
+use control_store::directory::{TenantDatabase, TenantEntry};
 use control_store::ids::{ProjectId, Role};
 use control_store::names;
 use control_store::page::Place;
@@ -20,7 +20,7 @@ use utoipa_axum::routes;
 use super::caller::{Caller, tenant_denied};
 use super::envelope::Reply;
 use super::input::{At, Body, Params};
-use super::page::Page;
+use super::page::{Page, PageParams, Paged};
 use super::state::{AppState, Shared};
 use super::workspaces::{ConnectionInfo, connection};
 use super::{blueprints, time};
@@ -52,11 +52,8 @@ const STATUSES: [(&str, TenantStatus); 9] = [
 #[derive(Serialize, ToSchema)]
 struct TenantList {
     tenants: Vec<TenantItem>,
-    #[schema(example = 1)]
-    count: usize,
-    /// Where the next page begins.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<String>,
+    #[serde(flatten)]
+    page: Paged,
 }
 
 /// A tenant.
@@ -86,9 +83,9 @@ struct DatabaseItem {
 }
 
 impl DatabaseItem {
-    fn new(it: &DatabaseInfo) -> Self {
+    fn new(it: &TenantDatabase) -> Self {
         Self {
-            blueprint: it.workspace.clone(),
+            blueprint: it.blueprint.to_string(),
             database_type: it.engine.lower_name(),
             isolation_level: "L1",
             isolation: 1,
@@ -99,51 +96,41 @@ impl DatabaseItem {
 /// Lists the tenants that the key reaches; those in the trash only with `status=deleted`.
 #[utoipa::path(get, path = "/tenants", tag = "Tenants", operation_id = "list_tenants",
     params(("status" = Option<String>, Query, description = "Only tenants in this status"),
-        ("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
+        PageParams),
     responses((status = 200, body = TenantList)))]
 async fn list(
     State(state): State<AppState>,
     caller: Caller,
     mut params: Params,
 ) -> Outcome<Reply<TenantList>> {
-    let page = Page::read(&mut params)?;
+    let page = Page::take(&mut params)?;
     let status = params.word("status", &STATUSES)?;
     params.finish()?;
-    let part = page.part()?;
-    let (project, key) = (caller.project().clone(), Arc::clone(&caller.key));
-    let found = state
-        .store(move |store| {
-            let tenants = store.list_tenants(&project, status, &key.scope, &part)?;
-            let with_databases = tenants.into_iter().map(|tenant| {
-                let databases = store.tenant_databases(&project, &tenant.id)?;
-                Ok((tenant, databases))
-            });
-            with_databases.collect::<Result<Vec<_>, _>>()
-        })
-        .await?;
-    let slice = page.of_part(found, |(it, _)| Place {
-        at: it.created_at,
-        id: it.id.clone(),
-    });
-    let tenants: Vec<_> = slice
-        .items
-        .into_iter()
-        .map(|(it, databases)| TenantItem {
-            databases: databases
-                .iter()
-                .filter(|database| caller.sees_database(&it.id, &database.workspace))
-                .map(DatabaseItem::new)
-                .collect(),
-            tenant_id: it.id,
-            status: it.status.name(),
-            created_at: time::seconds(it.created_at),
-        })
-        .collect();
-    Ok(Reply::ok(TenantList {
-        count: tenants.len(),
-        tenants,
-        next_cursor: slice.next_cursor,
-    }))
+    let key = Arc::clone(&caller.key);
+    let find =
+        move |store: &Store, part: &_| store.list_tenants(&key.project, status, &key.scope, part);
+    let place = |it: &TenantEntry| Place {
+        at: it.info.created_at,
+        id: it.info.id.clone(),
+    };
+    let show = |it: TenantEntry| TenantItem::new(&caller, &it);
+    let (tenants, page) = page.of(&state, find, place, show).await?;
+    Ok(Reply::ok(TenantList { tenants, page }))
+}
+
+impl TenantItem {
+    fn new(caller: &Caller, it: &TenantEntry) -> Self {
+        let TenantEntry { info, databases } = it;
+        let seen = databases
+            .iter()
+            .filter(|database| caller.sees_database(&info.id, database.blueprint.as_str()));
+        Self {
+            tenant_id: info.id.clone(),
+            status: info.status.name(),
+            databases: seen.map(DatabaseItem::new).collect(),
+            created_at: time::seconds(info.created_at),
+        }
+    }
 }
 
 /// A new tenant, or more databases for one that is there.
@@ -214,18 +201,18 @@ async fn create(
 ) -> Outcome<Reply<CreatedTenant>> {
     caller.tenant(&request.tenant_id, Role::Admin)?;
     names::check_tenant(&request.tenant_id)?;
-    let blueprints = wanted(&state, &caller, &request).await?;
+    let blueprints = wanted(&state, &caller, &request)?;
     check_tier(&state, &caller, &request.tenant_id).await?;
     state
         .work
         .create_tenant(caller.project(), &request.tenant_id, &blueprints)
         .await?;
     let password = caller.proxy_password(&state).await?;
-    let (info, databases) = read(&state, caller.project(), &request.tenant_id).await?;
+    let (info, databases) = read(&state, caller.project(), &request.tenant_id)?;
     let databases = databases
         .iter()
-        .filter(|it| blueprints.contains(&it.workspace))
-        .map(|it| created(&state, &caller, it, password.expose()))
+        .filter(|it| blueprints.iter().any(|name| it.blueprint.as_str() == name))
+        .map(|it| created(&state, &caller, &info.id, it, password.expose()))
         .collect::<Outcome<_>>()?;
     Ok(Reply::created(CreatedTenant {
         tenant_id: info.id,
@@ -237,10 +224,10 @@ async fn create(
 fn created(
     state: &Shared,
     caller: &Caller,
-    database: &DatabaseInfo,
+    tenant: &str,
+    database: &TenantDatabase,
     password: &str,
 ) -> Outcome<CreatedDatabase> {
-    let tenant = database.tenant.as_deref().unwrap_or_default();
     let engine = database.engine;
     let parts = connection(
         state,
@@ -251,7 +238,7 @@ fn created(
         password,
     )?;
     Ok(CreatedDatabase {
-        blueprint: database.workspace.clone(),
+        blueprint: database.blueprint.to_string(),
         database_type: engine.display_name(),
         isolation_level: 1,
         connection: CreatedConnection {
@@ -262,7 +249,7 @@ fn created(
 }
 
 /// The blueprints asked for, each checked.
-async fn wanted(state: &AppState, caller: &Caller, request: &CreateTenant) -> Outcome<Vec<String>> {
+fn wanted(state: &AppState, caller: &Caller, request: &CreateTenant) -> Outcome<Vec<String>> {
     if request.databases.is_empty() {
         return Err(Failure::bad(
             "Field 'databases' must name at least one blueprint",
@@ -279,7 +266,7 @@ async fn wanted(state: &AppState, caller: &Caller, request: &CreateTenant) -> Ou
         if !caller.sees_database(&request.tenant_id, name) {
             return Err(tenant_denied(&request.tenant_id));
         }
-        let found = blueprints::find(state, caller.project(), name).await?;
+        let found = blueprints::find(state, caller.project(), name)?;
         if found.mode == Mode::Control {
             return Err(Failure::BadRequest(format!(
                 "Workspace '{name}' is in control mode: only tenant mode workspaces have tenants"
@@ -347,18 +334,14 @@ async fn check_tier(state: &AppState, caller: &Caller, tenant: &str) -> Outcome<
     let Some(limit) = caller.tier.tenants else {
         return Ok(());
     };
-    let (project, id) = (caller.project().clone(), tenant.to_owned());
-    let (count, is_there) = state
-        .store(move |store| {
-            let is_there = match store.tenant(&project, &id) {
-                Ok(_) => true,
-                Err(StoreError::NotFound { .. }) => false,
-                Err(error) => return Err(error),
-            };
-            Ok((store.count_tenants(&project)?, is_there))
-        })
+    if state.snapshot().tenant(caller.project(), tenant).is_ok() {
+        return Ok(());
+    }
+    let project = caller.project().clone();
+    let count = state
+        .store(move |store| store.count_tenants(&project))
         .await?;
-    if is_there || count < u64::from(limit) {
+    if count < u64::from(limit) {
         return Ok(());
     }
     Err(Failure::Forbidden(format!(
@@ -367,29 +350,24 @@ async fn check_tier(state: &AppState, caller: &Caller, tenant: &str) -> Outcome<
 }
 
 /// A tenant and its databases.
-pub(super) async fn read(
-    state: &AppState,
+fn read(
+    state: &Shared,
     project: &ProjectId,
     tenant: &str,
-) -> Outcome<(TenantInfo, Vec<DatabaseInfo>)> {
-    let (project, id) = (project.clone(), tenant.to_owned());
-    state
-        .store(move |store| {
-            let tenant = store.tenant(&project, &id)?;
-            Ok((tenant, store.tenant_databases(&project, &id)?))
-        })
-        .await
+) -> Outcome<(TenantInfo, Vec<TenantDatabase>)> {
+    let found = state.snapshot().tenant(project, tenant)?;
+    Ok((found.info, found.databases))
 }
 
 /// A tenant of which the key reaches at least one database, and those databases.
-pub(super) async fn reachable(
-    state: &AppState,
+pub(super) fn reachable(
+    state: &Shared,
     caller: &Caller,
     tenant: &str,
-) -> Outcome<(TenantInfo, Vec<DatabaseInfo>)> {
+) -> Outcome<(TenantInfo, Vec<TenantDatabase>)> {
     caller.tenant(tenant, Role::Read)?;
-    let (info, mut databases) = read(state, caller.project(), tenant).await?;
-    databases.retain(|it| caller.sees_database(tenant, &it.workspace));
+    let (info, mut databases) = read(state, caller.project(), tenant)?;
+    databases.retain(|it| caller.sees_database(tenant, it.blueprint.as_str()));
     if databases.is_empty() && matches!(caller.key.scope, Scope::Workspaces(_)) {
         return Err(tenant_denied(tenant));
     }
@@ -397,16 +375,16 @@ pub(super) async fn reachable(
 }
 
 /// A tenant that the key may change: it reaches all of its databases.
-pub(super) async fn changeable(
-    state: &AppState,
+pub(super) fn changeable(
+    state: &Shared,
     caller: &Caller,
     tenant: &str,
-) -> Outcome<(TenantInfo, Vec<DatabaseInfo>)> {
+) -> Outcome<(TenantInfo, Vec<TenantDatabase>)> {
     caller.tenant(tenant, Role::Admin)?;
-    let (info, databases) = read(state, caller.project(), tenant).await?;
+    let (info, databases) = read(state, caller.project(), tenant)?;
     if databases
         .iter()
-        .any(|it| !caller.sees_database(tenant, &it.workspace))
+        .any(|it| !caller.sees_database(tenant, it.blueprint.as_str()))
     {
         return Err(tenant_denied(tenant));
     }
@@ -445,7 +423,7 @@ async fn get(
     caller: Caller,
     At(id): At<String>,
 ) -> Outcome<Reply<TenantDetail>> {
-    let (info, databases) = reachable(&state, &caller, &id).await?;
+    let (info, databases) = reachable(&state, &caller, &id)?;
     let databases = databases
         .iter()
         .map(|it| {
@@ -514,7 +492,7 @@ async fn delete(
 ) -> Outcome<Reply<TenantChange>> {
     let hard = params.flag("hard")?;
     params.finish()?;
-    changeable(&state, &caller, &id).await?;
+    changeable(&state, &caller, &id)?;
     state
         .work
         .delete_tenant(caller.project(), &id, hard)
@@ -535,7 +513,7 @@ async fn restore(
     caller: Caller,
     At(id): At<String>,
 ) -> Outcome<Reply<TenantChange>> {
-    changeable(&state, &caller, &id).await?;
+    changeable(&state, &caller, &id)?;
     state.work.restore_tenant(caller.project(), &id).await?;
     Ok(changed(id, TenantStatus::Ready, "restored successfully"))
 }
@@ -548,7 +526,7 @@ async fn suspend(
     caller: Caller,
     At(id): At<String>,
 ) -> Outcome<Reply<TenantChange>> {
-    changeable(&state, &caller, &id).await?;
+    changeable(&state, &caller, &id)?;
     state.work.suspend_tenant(caller.project(), &id).await?;
     Ok(changed(id, TenantStatus::Suspended, "suspended"))
 }
@@ -561,7 +539,7 @@ async fn resume(
     caller: Caller,
     At(id): At<String>,
 ) -> Outcome<Reply<TenantChange>> {
-    changeable(&state, &caller, &id).await?;
+    changeable(&state, &caller, &id)?;
     state.work.resume_tenant(caller.project(), &id).await?;
     Ok(changed(id, TenantStatus::Ready, "resumed"))
 }

@@ -1,12 +1,14 @@
 //! `/workspaces`.
 
+use std::sync::Arc;
+
 use axum::extract::State;
-use control_store::Entity;
 use control_store::ids::{Engine, ProjectId, Role};
 use control_store::names;
 use control_store::redis::redis_user;
 use control_store::states::Mode;
 use control_store::workspaces::{ChangeInfo, WorkspaceInfo};
+use control_store::{Entity, Store};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
@@ -16,7 +18,7 @@ use utoipa_axum::routes;
 use super::caller::Caller;
 use super::envelope::Reply;
 use super::input::{At, Body, Params};
-use super::page::Page;
+use super::page::{Page, PageParams, Paged};
 use super::projects::Message;
 use super::state::{AppState, Shared};
 use super::time;
@@ -41,11 +43,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[derive(Serialize, ToSchema)]
 struct WorkspaceList {
     workspaces: Vec<WorkspaceItem>,
-    #[schema(example = 1)]
-    count: usize,
-    /// Where the next page begins.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_cursor: Option<String>,
+    #[serde(flatten)]
+    page: Paged,
 }
 
 /// A workspace.
@@ -68,6 +67,19 @@ struct WorkspaceItem {
     version: Option<u32>,
 }
 
+impl From<WorkspaceInfo> for WorkspaceItem {
+    fn from(it: WorkspaceInfo) -> Self {
+        Self {
+            version: version(&it),
+            id: it.name.clone(),
+            name: it.name,
+            mode: it.mode.name(),
+            database: it.engine.lower_name(),
+            created_at: time::seconds(it.created_at),
+        }
+    }
+}
+
 /// Versions belong to tenant mode.
 fn version(workspace: &WorkspaceInfo) -> Option<u32> {
     (workspace.mode == Mode::Tenant).then_some(workspace.version)
@@ -75,38 +87,21 @@ fn version(workspace: &WorkspaceInfo) -> Option<u32> {
 
 /// Lists the workspaces that the key reaches.
 #[utoipa::path(get, path = "/workspaces", tag = "Workspaces", operation_id = "list_workspaces",
-    params(("limit" = Option<u32>, Query), ("cursor" = Option<String>, Query)),
+    params(PageParams),
     responses((status = 200, body = WorkspaceList)))]
 async fn list(
     State(state): State<AppState>,
     caller: Caller,
-    mut params: Params,
+    params: Params,
 ) -> Outcome<Reply<WorkspaceList>> {
-    let page = Page::read(&mut params)?;
-    params.finish()?;
-    let project = caller.project().clone();
-    let mut workspaces = state
-        .store(move |store| store.list_workspaces(&project))
+    let page = Page::read(params)?;
+    let find = move |store: &Store, part: &_| {
+        store.list_workspaces(caller.project(), None, &caller.key.scope, part)
+    };
+    let (workspaces, page) = page
+        .of(&state, find, |it| it.name.clone(), WorkspaceItem::from)
         .await?;
-    workspaces.retain(|it| caller.sees_workspace(&it.name));
-    let slice = page.cut(workspaces, |it| it.name.clone())?;
-    let workspaces: Vec<_> = slice
-        .items
-        .into_iter()
-        .map(|it| WorkspaceItem {
-            version: version(&it),
-            id: it.name.clone(),
-            name: it.name,
-            mode: it.mode.name(),
-            database: it.engine.lower_name(),
-            created_at: time::seconds(it.created_at),
-        })
-        .collect();
-    Ok(Reply::ok(WorkspaceList {
-        count: workspaces.len(),
-        workspaces,
-        next_cursor: slice.next_cursor,
-    }))
+    Ok(Reply::ok(WorkspaceList { workspaces, page }))
 }
 
 /// A new workspace.
@@ -295,7 +290,7 @@ async fn get(
     At(id): At<String>,
 ) -> Outcome<Reply<WorkspaceDetail>> {
     caller.workspace(&id, Role::Read)?;
-    let workspace = find(&state, caller.project(), &id).await?;
+    let workspace = find(&state, caller.project(), &id)?;
     let (schema, schema_error) = schema_of(&state, caller.project(), &workspace).await?;
     let undeployed_changes = match workspace.mode {
         Mode::Control => None,
@@ -314,7 +309,7 @@ async fn get(
     Ok(Reply::ok(WorkspaceDetail {
         version: version(&workspace),
         id: workspace.name.clone(),
-        name: workspace.name,
+        name: workspace.name.clone(),
         mode: workspace.mode.name(),
         database: engine.lower_name(),
         schema,
@@ -327,24 +322,17 @@ async fn get(
     }))
 }
 
-pub(super) async fn find(
-    state: &AppState,
-    project: &ProjectId,
-    name: &str,
-) -> Outcome<WorkspaceInfo> {
-    let (project, name) = (project.clone(), name.to_owned());
-    state
-        .store(move |store| store.workspace(&project, &name))
-        .await
+pub(super) fn find(state: &Shared, project: &ProjectId, name: &str) -> Outcome<Arc<WorkspaceInfo>> {
+    Ok(state.snapshot().workspace(project, name)?)
 }
 
 /// The workspace, if it has a blueprint.
-async fn find_tenant_mode(
-    state: &AppState,
+fn find_tenant_mode(
+    state: &Shared,
     project: &ProjectId,
     name: &str,
-) -> Outcome<WorkspaceInfo> {
-    let workspace = find(state, project, name).await?;
+) -> Outcome<Arc<WorkspaceInfo>> {
+    let workspace = find(state, project, name)?;
     if workspace.mode == Mode::Control {
         return Err(Failure::BadRequest(format!(
             "Workspace '{name}' is in control mode: it has no blueprint and no versions"
@@ -433,7 +421,7 @@ async fn delete(
     At(id): At<String>,
 ) -> Outcome<Reply<DeletedWorkspace>> {
     caller.workspace(&id, Role::Admin)?;
-    let workspace = find(&state, caller.project(), &id).await?;
+    let workspace = find(&state, caller.project(), &id)?;
     let (project, name) = (caller.project().clone(), id.clone());
     let tenants = state
         .store(move |store| store.deployed_to(&project, &name))
@@ -499,7 +487,7 @@ async fn get_schema(
     At(id): At<String>,
 ) -> Outcome<Reply<SchemaReply>> {
     caller.workspace(&id, Role::Read)?;
-    let workspace = find(&state, caller.project(), &id).await?;
+    let workspace = find(&state, caller.project(), &id)?;
     check_schema(workspace.engine)?;
     let tables = state.work.schema(caller.project(), &workspace.name).await?;
     let tables = tables.into_iter().map(|table| TableInfo {
@@ -534,8 +522,8 @@ pub(super) fn check_schema(engine: Engine) -> Outcome<()> {
 #[derive(Serialize, ToSchema)]
 struct DiffReply {
     changes: Vec<ChangeItem>,
-    #[schema(example = 1)]
-    count: usize,
+    #[serde(flatten)]
+    page: Paged,
 }
 
 /// A change that no version holds yet.
@@ -553,30 +541,32 @@ struct ChangeItem {
 
 /// Lists the changes that the next deployment takes along. Tenant mode only.
 #[utoipa::path(get, path = "/workspaces/{id}/diff", tag = "Workspaces",
-    params(("id" = String, Path, example = "myapp")), responses((status = 200, body = DiffReply)))]
+    params(("id" = String, Path, example = "myapp"), PageParams), responses((status = 200, body = DiffReply)))]
 async fn diff(
     State(state): State<AppState>,
     caller: Caller,
     At(id): At<String>,
+    params: Params,
 ) -> Outcome<Reply<DiffReply>> {
+    let page = Page::read(params)?;
     caller.workspace(&id, Role::Read)?;
-    find_tenant_mode(&state, caller.project(), &id).await?;
+    find_tenant_mode(&state, caller.project(), &id)?;
     state.work.collect_changes(caller.project(), &id).await?;
-    let mut changes = changes(&state, caller.project(), &id).await?;
-    changes.retain(|it| it.version.is_none());
-    let changes: Vec<_> = changes
-        .into_iter()
-        .map(|it| ChangeItem {
+    let find = move |store: &Store, part: &_| store.pending_changes(caller.project(), &id, part);
+    let id = |it: &ChangeInfo| it.id.cast_unsigned();
+    let (changes, page) = page.of(&state, find, id, ChangeItem::from).await?;
+    Ok(Reply::ok(DiffReply { changes, page }))
+}
+
+impl From<ChangeInfo> for ChangeItem {
+    fn from(it: ChangeInfo) -> Self {
+        Self {
             id: it.id,
             revertible: revert::reverse(&it.statement).is_some(),
             statement: it.statement,
             created_at: time::seconds(it.created_at),
-        })
-        .collect();
-    Ok(Reply::ok(DiffReply {
-        count: changes.len(),
-        changes,
-    }))
+        }
+    }
 }
 
 /// A change's id is a number; anything else names no change.
@@ -595,7 +585,7 @@ async fn remove_change(
     At((id, ddl_id)): At<(String, String)>,
 ) -> Outcome<Reply<Message>> {
     caller.workspace(&id, Role::Admin)?;
-    find_tenant_mode(&state, caller.project(), &id).await?;
+    find_tenant_mode(&state, caller.project(), &id)?;
     let change = change_id(&ddl_id)?;
     state.work.collect_changes(caller.project(), &id).await?;
     state
@@ -617,7 +607,7 @@ async fn revert_change(
     At((id, ddl_id)): At<(String, String)>,
 ) -> Outcome<Reply<Message>> {
     caller.workspace(&id, Role::Admin)?;
-    find_tenant_mode(&state, caller.project(), &id).await?;
+    find_tenant_mode(&state, caller.project(), &id)?;
     let change_id = change_id(&ddl_id)?;
     state.work.collect_changes(caller.project(), &id).await?;
     let all = changes(&state, caller.project(), &id).await?;
@@ -725,7 +715,7 @@ async fn get_settings(
     At(id): At<String>,
 ) -> Outcome<Reply<SettingsReply>> {
     caller.workspace(&id, Role::Read)?;
-    let workspace = find(&state, caller.project(), &id).await?;
+    let workspace = find(&state, caller.project(), &id)?;
     Ok(Reply::ok(SettingsReply {
         database_type: workspace.engine.display_name(),
         settings: settings::to_json(&workspace.settings),

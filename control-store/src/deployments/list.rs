@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use rusqlite::Row;
 
-use super::{DeploymentResult, Progress, read_result};
-use crate::error::StoreError;
+use super::{DeploymentResult, OnFailure, Progress, RESULTS, read_result};
+use crate::error::{Entity, StoreError};
 use crate::ids::ProjectId;
-use crate::page::{Part, reach};
+use crate::page::{Part, Place, list, reach};
 use crate::snapshot::Scope;
 use crate::store::{Store, time};
 
@@ -23,19 +23,6 @@ pub struct Counts {
     pub cancelled: u64,
 }
 
-impl Counts {
-    /// Those of these parts.
-    pub fn of(results: &[DeploymentResult]) -> Self {
-        let count = |status| results.iter().filter(|it| it.status == status).count() as u64;
-        Self {
-            total: results.len() as u64,
-            completed: count(Progress::Completed),
-            failed: count(Progress::Failed),
-            cancelled: count(Progress::Cancelled),
-        }
-    }
-}
-
 /// A deployment, without its parts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeploymentSummary {
@@ -49,6 +36,10 @@ pub struct DeploymentSummary {
     pub status: Progress,
     /// Its parts.
     pub counts: Counts,
+    /// To how many at the same time.
+    pub concurrency: Option<u32>,
+    /// What a failure means to those after it.
+    pub on_failure: OnFailure,
     /// When it was asked for.
     pub created_at: Timestamp,
     /// When it ended.
@@ -84,7 +75,25 @@ fn read_summary(row: &Row<'_>) -> Result<DeploymentSummary, StoreError> {
             failed: row.get(8)?,
             cancelled: row.get(9)?,
         },
+        concurrency: row.get(10)?,
+        on_failure: OnFailure::parse(&row.get::<_, String>(11)?).unwrap_or_default(),
     })
+}
+
+/// Deployments of the project ?1, the newest first, with counts of their parts: those of the tenants in ?2, a JSON array, or all.
+/// The counts are a query for each row that is chosen: as much as a page holds, and no more.
+fn summaries(chosen: &str) -> String {
+    format!(
+        "WITH page AS MATERIALIZED (
+             SELECT id, workspace, version, status, created_at, finished_at, concurrency, on_failure FROM deployments
+             WHERE project = ?1 AND {chosen})
+         SELECT p.id, p.workspace, p.version, p.status, p.created_at, p.finished_at, count(r.tenant),
+             count(*) FILTER (WHERE r.status = 'completed'), count(*) FILTER (WHERE r.status = 'failed'),
+             count(*) FILTER (WHERE r.status = 'cancelled'), p.concurrency, p.on_failure
+         FROM page p LEFT JOIN deployment_results r ON r.deployment = p.id
+             AND (?2 IS NULL OR r.tenant IN (SELECT value FROM json_each(?2)))
+         GROUP BY p.id ORDER BY p.created_at DESC, p.id"
+    )
 }
 
 impl Store {
@@ -96,40 +105,50 @@ impl Store {
         &self,
         project: &ProjectId,
         scope: &Scope,
-        part: &Part,
+        part: &Part<Place>,
     ) -> Result<Vec<DeploymentSummary>, StoreError> {
         let (workspaces, tenants) = reach(scope)?;
         let (at, id) = part.after_descending();
         self.read(|conn| {
-            // The counts are a query for each row of the page: as much as the page holds, and no more.
-            let mut statement = conn.prepare_cached(
-                "WITH page AS MATERIALIZED (
-                     SELECT id, workspace, version, status, created_at, finished_at FROM deployments
-                     WHERE project = ?1 AND created_at <= ?2 AND (created_at < ?2 OR id > ?3)
-                         AND (?4 IS NULL OR workspace IN (SELECT value FROM json_each(?4)))
-                         AND (?5 IS NULL OR EXISTS (SELECT 1 FROM deployment_results r, json_each(?5) j
-                             WHERE r.deployment = deployments.id AND r.tenant = j.value))
-                     ORDER BY created_at DESC, id LIMIT ?6)
-                 SELECT p.id, p.workspace, p.version, p.status, p.created_at, p.finished_at, count(r.tenant),
-                     count(*) FILTER (WHERE r.status = 'completed'), count(*) FILTER (WHERE r.status = 'failed'),
-                     count(*) FILTER (WHERE r.status = 'cancelled')
-                 FROM page p LEFT JOIN deployment_results r ON r.deployment = p.id
-                     AND (?5 IS NULL OR r.tenant IN (SELECT value FROM json_each(?5)))
-                 GROUP BY p.id ORDER BY p.created_at DESC, p.id",
-            )?;
-            let mut rows = statement.query((
-                project.as_str(),
-                at,
-                id,
-                workspaces,
-                tenants,
-                part.sql_limit(),
-            ))?;
-            let mut found = Vec::new();
-            while let Some(row) = rows.next()? {
-                found.push(read_summary(row)?);
-            }
-            Ok(found)
+            let sql = summaries(
+                "created_at <= ?3 AND (created_at < ?3 OR id > ?4)
+                 AND (?5 IS NULL OR workspace IN (SELECT value FROM json_each(?5)))
+                 AND (?2 IS NULL OR EXISTS (SELECT 1 FROM deployment_results r, json_each(?2) j
+                     WHERE r.deployment = deployments.id AND r.tenant = j.value))
+                 ORDER BY created_at DESC, id LIMIT ?6",
+            );
+            let limit = part.sql_limit();
+            let filters = (project.as_str(), tenants, at, id, workspaces, limit);
+            list(conn, &sql, filters, read_summary)
+        })
+    }
+
+    /// A deployment and its parts that a scope reaches, by tenant; those are counted too.
+    ///
+    /// # Errors
+    /// There is none by that id.
+    pub fn deployment_parts(
+        &self,
+        project: &ProjectId,
+        id: &str,
+        scope: &Scope,
+        part: &Part<String>,
+    ) -> Result<(DeploymentSummary, Vec<DeploymentResult>), StoreError> {
+        let (_, tenants) = reach(scope)?;
+        self.read(|conn| {
+            // The counts are of the same moment as the parts.
+            let moment = conn.unchecked_transaction()?;
+            let which = (project.as_str(), &tenants, id);
+            let summary = list(&moment, &summaries("id = ?3"), which, read_summary)?
+                .pop()
+                .ok_or_else(|| StoreError::not_found(Entity::Deployment, id))?;
+            let sql = format!(
+                "{RESULTS} WHERE deployment = ?1 AND tenant > ?2
+                     AND (?3 IS NULL OR tenant IN (SELECT value FROM json_each(?3)))
+                 ORDER BY tenant LIMIT ?4"
+            );
+            let filters = (id, part.behind(), &tenants, part.sql_limit());
+            Ok((summary, list(&moment, &sql, filters, read_result)?))
         })
     }
 
@@ -142,38 +161,28 @@ impl Store {
         project: &ProjectId,
         tenant: &str,
         scope: &Scope,
-        part: &Part,
+        part: &Part<Place>,
     ) -> Result<Vec<TenantDeployment>, StoreError> {
         let (workspaces, _) = reach(scope)?;
         let (at, id) = part.after_descending();
         self.read(|conn| {
-            let mut statement = conn.prepare_cached(
-                "SELECT r.tenant, r.database, r.status, r.error, r.started_at, r.duration_us,
+            let sql = "SELECT r.tenant, r.database, r.status, r.error, r.started_at, r.duration_us,
                      d.id, d.workspace, d.version, d.created_at
                  FROM deployment_results r JOIN deployments d ON d.id = r.deployment
                  WHERE r.tenant = ?2 AND d.project = ?1 AND d.created_at <= ?3 AND (d.created_at < ?3 OR d.id > ?4)
                      AND (?5 IS NULL OR d.workspace IN (SELECT value FROM json_each(?5)))
-                 ORDER BY d.created_at DESC, d.id LIMIT ?6",
-            )?;
-            let mut rows = statement.query((
-                project.as_str(),
-                tenant,
-                at,
-                id,
-                workspaces,
-                part.sql_limit(),
-            ))?;
-            let mut found = Vec::new();
-            while let Some(row) = rows.next()? {
-                found.push(TenantDeployment {
+                 ORDER BY d.created_at DESC, d.id LIMIT ?6";
+            let limit = part.sql_limit();
+            let filters = (project.as_str(), tenant, at, id, workspaces, limit);
+            list(conn, sql, filters, |row| {
+                Ok(TenantDeployment {
                     result: read_result(row)?,
                     id: row.get(6)?,
                     blueprint: row.get(7)?,
                     version: row.get(8)?,
                     created_at: time(row.get(9)?)?,
-                });
-            }
-            Ok(found)
+                })
+            })
         })
     }
 }

@@ -16,6 +16,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
 use crate::databases::exists;
 use crate::error::{Entity, StoreError};
 use crate::ids::{DatabaseId, ProjectId};
+use crate::page;
 use crate::secret::random_hex;
 use crate::states::TenantStatus;
 use crate::store::{Store, now_us, time};
@@ -237,14 +238,8 @@ fn read_result(row: &Row<'_>) -> Result<DeploymentResult, StoreError> {
 }
 
 fn results(conn: &Connection, id: &str) -> Result<Vec<DeploymentResult>, StoreError> {
-    let mut statement =
-        conn.prepare_cached(&format!("{RESULTS} WHERE deployment = ?1 ORDER BY tenant"))?;
-    let mut rows = statement.query([id])?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        found.push(read_result(row)?);
-    }
-    Ok(found)
+    let sql = format!("{RESULTS} WHERE deployment = ?1 ORDER BY tenant");
+    page::list(conn, &sql, [id], read_result)
 }
 
 fn select(
@@ -252,15 +247,8 @@ fn select(
     filter: &str,
     params: impl rusqlite::Params,
 ) -> Result<Vec<DeploymentInfo>, StoreError> {
-    let mut statement = conn.prepare_cached(&format!(
-        "{DEPLOYMENTS} WHERE {filter} ORDER BY created_at DESC, id"
-    ))?;
-    let mut rows = statement.query(params)?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        found.push(read(conn, row)?);
-    }
-    Ok(found)
+    let sql = format!("{DEPLOYMENTS} WHERE {filter} ORDER BY created_at DESC, id");
+    page::list(conn, &sql, params, |row| read(conn, row))
 }
 
 fn find(conn: &Connection, project: &ProjectId, id: &str) -> Result<DeploymentInfo, StoreError> {
@@ -304,8 +292,8 @@ impl Store {
         project: &ProjectId,
         wanted: &NewDeployment<'_>,
     ) -> Result<DeploymentInfo, StoreError> {
-        self.write(|tx, _| {
-            let newest = cut_version(tx, project, wanted.blueprint)?;
+        self.write(|tx, dirty| {
+            let newest = cut_version(tx, project, wanted.blueprint, dirty)?;
             let version = wanted.version.unwrap_or(newest);
             if version > newest || wanted.version == Some(0) {
                 return Err(StoreError::not_found(Entity::Version, version));

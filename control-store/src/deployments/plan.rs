@@ -6,7 +6,7 @@ use super::{NewDeployment, targets};
 use crate::error::{Entity, StoreError};
 use crate::ids::ProjectId;
 use crate::store::Store;
-use crate::workspaces::{ChangeInfo, changes, newest_version};
+use crate::workspaces::{ChangeInfo, changes, find};
 
 /// What a deployment would do.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,8 +42,10 @@ impl Store {
     ) -> Result<DeploymentPlan, StoreError> {
         self.read(|conn| {
             let known = changes(conn, project, wanted.blueprint)?;
-            let cut = newest_version(conn, project, wanted.blueprint)?;
-            let newest = cut + u32::from(known.iter().any(|it| it.version.is_none()));
+            let workspace = find(conn, project, wanted.blueprint)?;
+            let cut = workspace.version;
+            let pending = workspace.settings_pending || known.iter().any(|it| it.version.is_none());
+            let newest = cut + u32::from(pending);
             let version = wanted.version.unwrap_or(newest);
             if version > newest || wanted.version == Some(0) {
                 return Err(StoreError::not_found(Entity::Version, version));

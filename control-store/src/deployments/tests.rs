@@ -1,5 +1,6 @@
 use super::*;
 use crate::page::{Part, Place};
+use crate::settings::{QuerySettings, WorkspaceSettings};
 use crate::snapshot::Scope;
 use crate::states::Mode;
 use crate::testing::Fixture;
@@ -85,7 +86,7 @@ fn a_deployment_cuts_a_version_for_all_in_use_and_is_open_until_it_ends() {
     assert_eq!(ended.results[1].error.as_deref(), Some("why"));
     assert!(f.store.open_deployments().unwrap().is_empty());
     assert!(
-        f.store.versions(&project, "shop").unwrap()[0]
+        f.store.versions(&project, "shop", &Part::ALL).unwrap()[0]
             .deployed_at
             .is_some()
     );
@@ -104,7 +105,7 @@ fn nothing_is_deployed_when_all_failed() {
     }
     f.store.finish_deployment(&begun.id).unwrap();
     assert_eq!(
-        f.store.versions(&project, "shop").unwrap()[0].deployed_at,
+        f.store.versions(&project, "shop", &Part::ALL).unwrap()[0].deployed_at,
         None
     );
     f.store.finish_deployment("dep_none").unwrap();
@@ -140,7 +141,7 @@ fn tenants_and_versions_are_chosen_by_name() {
         .store
         .begin_deployment(&project, &new(Some(1), None))
         .unwrap();
-    let (all, part) = (Scope::Project, Part::default());
+    let (all, part) = (Scope::Project, Part::ALL);
     let listed = f.store.list_deployments(&project, &all, &part).unwrap();
     assert_eq!(listed.len(), 2);
     let of_acme = f.store.tenant_deployments(&project, "acme", &all, &part);
@@ -315,8 +316,9 @@ fn lists_come_page_by_page_and_show_what_a_scope_reaches() {
     let of_blog = begin(&f, &project, |it| it.blueprint = "blog").id;
     ids.insert(0, of_blog.clone());
     ids.sort();
-    let list =
-        |scope: &Scope, part: &Part| f.store.list_deployments(&project, scope, part).unwrap();
+    let list = |scope: &Scope, part: &Part<Place>| {
+        f.store.list_deployments(&project, scope, part).unwrap()
+    };
     let mut seen = Vec::new();
     let mut after = None;
     loop {
@@ -340,19 +342,19 @@ fn lists_come_page_by_page_and_show_what_a_scope_reaches() {
     let mut sorted = seen.clone();
     sorted.sort();
     assert_eq!(sorted, ids);
-    let whole = list(&Scope::Project, &Part::default());
+    let whole = list(&Scope::Project, &Part::ALL);
     assert_eq!(
         whole.iter().map(|it| it.id.clone()).collect::<Vec<_>>(),
         seen
     );
     let blog = list(
         &Scope::Workspaces(vec![crate::BlueprintName::new("blog")]),
-        &Part::default(),
+        &Part::ALL,
     );
     assert_eq!(blog.len(), 1);
     let acme = list(
         &Scope::Tenants(vec![crate::TenantId::new("acme")]),
-        &Part::default(),
+        &Part::ALL,
     );
     assert_eq!(acme.len(), 5);
     assert!(acme.iter().all(|it| it.counts.total == 1));
@@ -364,4 +366,54 @@ fn lists_come_page_by_page_and_show_what_a_scope_reaches() {
         .store
         .tenant_deployments(&project, "acme", &Scope::Project, &part);
     assert_eq!(of_acme.unwrap().len(), 3);
+}
+
+#[test]
+fn settings_alone_make_a_version_also_in_a_plan() {
+    let (f, project) = with_tenants();
+    f.store.cut_version(&project, "shop").unwrap();
+    let settings = WorkspaceSettings::Queries(QuerySettings {
+        query_timeout_ms: 5,
+        ..QuerySettings::default()
+    });
+    f.store.save_settings(&project, "shop", &settings).unwrap();
+    let plan = f.store.plan_deployment(&project, &new(None, None)).unwrap();
+    assert_eq!(plan.version, 2);
+    assert_eq!(begin(&f, &project, |_| {}).version, 2);
+}
+
+#[test]
+fn a_deployments_parts_come_page_by_page_with_counts_of_them_all() {
+    let (f, project) = with_tenants();
+    let begun = begin(&f, &project, |_| {});
+    end(&f, &begun, "acme", Progress::Completed);
+    let parts = |scope: &Scope, after: Option<&str>, limit| {
+        let part = Part {
+            after: after.map(str::to_owned),
+            limit,
+        };
+        let found = f.store.deployment_parts(&project, &begun.id, scope, &part);
+        let (summary, parts) = found.unwrap();
+        let tenants: Vec<_> = parts.into_iter().map(|it| it.tenant).collect();
+        (summary.counts.total, summary.counts.completed, tenants)
+    };
+    let all = Scope::Project;
+    assert_eq!(
+        parts(&all, None, None),
+        (2, 1, vec!["acme".into(), "globex".into()])
+    );
+    assert_eq!(parts(&all, None, Some(1)), (2, 1, vec!["acme".into()]));
+    assert_eq!(
+        parts(&all, Some("acme"), Some(1)),
+        (2, 1, vec!["globex".into()])
+    );
+    let globex = Scope::Tenants(vec![crate::TenantId::new("globex")]);
+    assert_eq!(parts(&globex, None, None), (1, 0, vec!["globex".into()]));
+    let stranger = f.another_project();
+    let part = &Part::ALL;
+    assert!(
+        f.store
+            .deployment_parts(&stranger, &begun.id, &all, part)
+            .is_err()
+    );
 }

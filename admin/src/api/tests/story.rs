@@ -752,3 +752,80 @@ async fn deployments_are_planned_steered_and_listed_page_by_page() {
     );
     assert_eq!(second.json.get("next_cursor"), None);
 }
+
+#[tokio::test]
+async fn every_list_comes_page_by_page_as_it_comes_whole() {
+    let world = World::new();
+    let (_, key) = shop(&world, &["CREATE TABLE a ()", "CREATE TABLE b ()"]).await;
+    for name in ["blog", "news"] {
+        let body = format!(r#"{{"name":"{name}","database":"PostgreSQL","mode":"tenant"}}"#);
+        assert_eq!(world.post("/workspaces", &key, &body).await.status, 201);
+        let made = world
+            .post(
+                "/projects",
+                &key,
+                &body.replace(r#","database":"PostgreSQL","mode":"tenant""#, ""),
+            )
+            .await;
+        assert_eq!(made.status, 201, "{}", made.text);
+        assert_eq!(world.post("/apikeys", &key, "{}").await.status, 201);
+    }
+    for id in ["acme", "globex", "initech"] {
+        let body = format!(r#"{{"tenant_id":"{id}","databases":[{{"blueprint":"shop"}}]}}"#);
+        assert_eq!(world.post("/tenants", &key, &body).await.status, 201);
+    }
+    let mut deployment = String::new();
+    for timeout in [5, 6, 7] {
+        let settings = format!(r#"{{"query_timeout_ms":{timeout}}}"#);
+        world
+            .post("/workspaces/shop/settings", &key, &settings)
+            .await;
+        let made = world
+            .post("/deployments", &key, r#"{"blueprint_name":"shop"}"#)
+            .await;
+        deployment = made.json["id"].as_str().unwrap().to_owned();
+    }
+    for (path, list, mark) in [
+        ("/projects", "projects", "project_id"),
+        ("/apikeys", "api_keys", "id"),
+        ("/workspaces", "workspaces", "id"),
+        ("/blueprints", "blueprints", "name"),
+        ("/blueprints/shop/versions", "versions", "version"),
+        ("/tenants", "tenants", "tenant_id"),
+        ("/tenants/acme/deployments", "deployments", "deployment_id"),
+        ("/deployments", "deployments", "id"),
+        (
+            &format!("/deployments/{deployment}"),
+            "results",
+            "tenant_id",
+        ),
+        ("/audit", "entries", "id"),
+    ] {
+        let marks = |page: &serde_json::Value| -> Vec<_> {
+            let items = page[list].as_array().unwrap().iter();
+            items.map(|it| it[mark].clone()).collect()
+        };
+        let whole = world.get(path, &key).await;
+        let whole = marks(&whole.json);
+        assert!(whole.len() >= 3, "{path}: {whole:?}");
+        let (mut seen, mut next) = (Vec::new(), format!("{path}?limit=1"));
+        loop {
+            let page = world.get(&next, &key).await;
+            assert_eq!(page.status, 200, "{next}: {}", page.text);
+            let items = marks(&page.json);
+            assert_eq!(items.len(), 1, "{next}");
+            seen.extend(items);
+            match page.json["next_cursor"].as_str() {
+                Some(cursor) => next = format!("{path}?limit=1&cursor={cursor}"),
+                None => break,
+            }
+        }
+        assert_eq!(seen, whole, "{path}");
+        let wrong = world.get(&format!("{path}?cursor=x"), &key).await;
+        assert_eq!(wrong.status, 400, "{path}: {}", wrong.text);
+    }
+    let counted = world
+        .get(&format!("/deployments/{deployment}?limit=1"), &key)
+        .await;
+    assert_eq!(counted.json["tenants_total"], 3, "not of the page alone");
+}

@@ -144,22 +144,23 @@ fn beginning() -> (Legacy, ProjectId) {
 
 /// What there is, in words: workspaces by name, tenants with the versions of their databases.
 fn there(store: &Store, project: &ProjectId) -> Vec<String> {
+    let scope = Scope::Project;
     let mut all: Vec<String> = store
-        .list_workspaces(project)
+        .list_workspaces(project, None, &scope, &Part::ALL)
         .unwrap()
         .into_iter()
         .map(|it| it.name)
         .collect();
-    let (scope, part) = (Scope::Project, Part::default());
-    for tenant in store.list_tenants(project, None, &scope, &part).unwrap() {
-        assert_eq!(tenant.status, TenantStatus::Ready);
-        let databases = store.tenant_databases(project, &tenant.id).unwrap();
-        let mut of: Vec<_> = databases
+    let tenants = store.list_tenants(project, None, &scope, &Part::ALL);
+    for tenant in tenants.unwrap() {
+        assert_eq!(tenant.info.status, TenantStatus::Ready);
+        let mut of: Vec<_> = tenant
+            .databases
             .iter()
-            .map(|it| format!("{} {}", it.workspace, it.version))
+            .map(|it| format!("{} {}", it.blueprint, it.version))
             .collect();
         of.sort();
-        all.push(format!("{}: {}", tenant.id, of.join(", ")));
+        all.push(format!("{}: {}", tenant.info.id, of.join(", ")));
     }
     all.sort();
     all

@@ -217,7 +217,7 @@ fn what_is_gone_or_in_the_trash_is_not_counted() {
     let key = world
         .f
         .store
-        .list_keys(&world.project)
+        .list_keys(&world.project, &crate::page::Part::ALL)
         .unwrap()
         .pop()
         .unwrap();
