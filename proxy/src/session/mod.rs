@@ -13,7 +13,6 @@ use control_store::logs::Source;
 use control_store::{DatabaseId, Fault, KeyId, SnapshotCell};
 
 use crate::backend::pool::{LinkId, SessionRef};
-use crate::backend::postgres::Backend;
 use crate::backend::redis::login::KnownServers;
 use crate::backend::{BackendId, PoolKey};
 use crate::gate::Gates;
@@ -73,7 +72,7 @@ pub(crate) struct Entrance {
 }
 
 /// What happened, to a session whose backends are `B`.
-pub(crate) enum Event<B: PooledBackend = Backend> {
+pub(crate) enum Event<B: PooledBackend> {
     /// Bytes from the client, decrypted.
     Client(Buf),
     /// The client has hung up, or its connection broke.
@@ -169,7 +168,7 @@ pub(crate) trait Session<B: PooledBackend>: Sized {
 }
 
 /// How a session whose backends are `B` acts on the world.
-pub(crate) trait Ports<B: PooledBackend = Backend> {
+pub(crate) trait Ports<B: PooledBackend> {
     /// Sends bytes to the client by reference.
     fn send_client(&mut self, buf: Buf);
     /// Sends a copy of few bytes to the client.

@@ -9,6 +9,7 @@ use protocol_postgres::frame::{self, HEADER_LEN, Header, Peek};
 use super::flight::{Failure, Text, record};
 use super::live::{Live, Overflow, Skipping, Then, Wait};
 use super::replies::{Deliver, FaultSlot, Owed, Verdict};
+use crate::backend::postgres::Backend;
 use crate::metrics::ErrorClass;
 use crate::query_log::ErrorCode;
 use crate::reactor::Buf;
@@ -31,7 +32,7 @@ struct Passing<'a> {
 
 impl Passing<'_> {
     /// Sends what has gathered; what comes next stands behind it.
-    fn flush<P: Ports>(&mut self, ports: &mut P) {
+    fn flush<P: Ports<Backend>>(&mut self, ports: &mut P) {
         if self.end > self.start {
             ports.send_client(self.buf.slice(self.start..self.end));
         }
@@ -39,7 +40,7 @@ impl Passing<'_> {
     }
 
     /// Leaves bytes out.
-    fn skip<P: Ports>(&mut self, ports: &mut P, count: usize) {
+    fn skip<P: Ports<Backend>>(&mut self, ports: &mut P, count: usize) {
         self.flush(ports);
         self.end += count;
         self.start = self.end;
@@ -51,7 +52,7 @@ struct Broken;
 
 impl Live {
     /// Handles bytes of the leased backend.
-    pub(super) fn receive_backend<P: Ports>(
+    pub(super) fn receive_backend<P: Ports<Backend>>(
         &mut self,
         cx: &mut Context,
         ports: &mut P,
@@ -93,7 +94,7 @@ impl Live {
     }
 
     /// After the backend's bytes: the session may be at rest, or a message may no longer have to wait.
-    fn settle<P: Ports>(&mut self, cx: &mut Context, ports: &mut P) {
+    fn settle<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P) {
         if self.is_closed() {
             return;
         }
@@ -116,7 +117,7 @@ impl Live {
             && !self.owes()
     }
 
-    fn pass_rest<P: Ports>(&mut self, ports: &mut P, buf: &mut Buf) {
+    fn pass_rest<P: Ports<Backend>>(&mut self, ports: &mut P, buf: &mut Buf) {
         let Some(backend) = self.backend.as_mut() else {
             return;
         };
@@ -134,7 +135,12 @@ impl Live {
     }
 
     /// Goes through the messages of a buffer; whole ranges are passed on at once.
-    fn scan<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, buf: &Buf) -> Result<(), Broken> {
+    fn scan<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        buf: &Buf,
+    ) -> Result<(), Broken> {
         let mut passing = Passing {
             buf,
             start: 0,
@@ -178,7 +184,7 @@ impl Live {
     }
 
     /// A message that is not all there and need not be: its rest follows by length.
-    fn begin_large<P: Ports>(
+    fn begin_large<P: Ports<Backend>>(
         &mut self,
         cx: &mut Context,
         ports: &mut P,
@@ -200,7 +206,7 @@ impl Live {
 
     /// One whole message.
     #[inline]
-    fn message<P: Ports>(
+    fn message<P: Ports<Backend>>(
         &mut self,
         cx: &mut Context,
         ports: &mut P,
@@ -232,7 +238,7 @@ impl Live {
 
     /// A message of which only the tag counts. `len`: what is there of it.
     #[inline]
-    fn message_header<P: Ports>(
+    fn message_header<P: Ports<Backend>>(
         &mut self,
         cx: &mut Context,
         ports: &mut P,
@@ -301,7 +307,7 @@ impl Live {
 
     /// Passes a message on or not, and gives the replies of our own that stand behind it.
     #[inline]
-    fn deliver<P: Ports>(
+    fn deliver<P: Ports<Backend>>(
         &mut self,
         ports: &mut P,
         verdict: &Verdict,
@@ -318,7 +324,7 @@ impl Live {
         }
     }
 
-    fn give_own_behind<P: Ports>(&mut self, ports: &mut P, passing: &mut Passing<'_>) {
+    fn give_own_behind<P: Ports<Backend>>(&mut self, ports: &mut P, passing: &mut Passing<'_>) {
         let due = self
             .backend
             .as_mut()
@@ -333,7 +339,7 @@ impl Live {
 
     /// Counts a row of the client's statement; whether it may pass.
     #[inline]
-    fn row<P: Ports>(&mut self, ports: &mut P, passing: &mut Passing<'_>) -> bool {
+    fn row<P: Ports<Backend>>(&mut self, ports: &mut P, passing: &mut Passing<'_>) -> bool {
         if self.overflow != Overflow::No {
             return false;
         }
@@ -345,7 +351,7 @@ impl Live {
         false
     }
 
-    fn row_limit_hit<P: Ports>(&mut self, ports: &mut P, passing: &mut Passing<'_>) {
+    fn row_limit_hit<P: Ports<Backend>>(&mut self, ports: &mut P, passing: &mut Passing<'_>) {
         passing.flush(ports);
         let fault = Fault::RowLimit {
             limit: self.route.database.settings.max_rows_per_query,
@@ -410,7 +416,7 @@ impl Live {
         }
     }
 
-    fn ready_for_query<P: Ports>(
+    fn ready_for_query<P: Ports<Backend>>(
         &mut self,
         cx: &mut Context,
         ports: &mut P,
@@ -458,7 +464,7 @@ impl Live {
 
     // ---- errors ----
 
-    fn error<P: Ports>(
+    fn error<P: Ports<Backend>>(
         &mut self,
         cx: &mut Context,
         ports: &mut P,
@@ -635,7 +641,7 @@ impl Live {
     // ---- what the server reports ----
 
     /// Of a statement that is described. Whether its result can be described too shows next.
-    fn parameter_description<P: Ports>(
+    fn parameter_description<P: Ports<Backend>>(
         &mut self,
         cx: &mut Context,
         ports: &mut P,
@@ -661,7 +667,7 @@ impl Live {
 
     /// Gives the client what was kept back until it was clear what follows.
     #[inline]
-    fn give_withheld<P: Ports>(&mut self, ports: &mut P, passing: &mut Passing<'_>) {
+    fn give_withheld<P: Ports<Backend>>(&mut self, ports: &mut P, passing: &mut Passing<'_>) {
         let backend = self.backend.as_mut();
         if let Some(bytes) = backend.and_then(|backend| backend.replay.take_withheld()) {
             passing.flush(ports);
@@ -669,7 +675,7 @@ impl Live {
         }
     }
 
-    fn parameter_status<P: Ports>(
+    fn parameter_status<P: Ports<Backend>>(
         &mut self,
         ports: &mut P,
         body: &[u8],

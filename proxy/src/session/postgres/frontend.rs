@@ -1,32 +1,30 @@
 //! What each message of the client does.
 
 use std::rc::Rc;
-use std::time::Instant;
 
 use control_store::Fault;
 use protocol_postgres::backend::{TransactionStatus, write as reply};
 use protocol_postgres::frame::HEADER_LEN;
 use protocol_postgres::frontend::{
-    BindNames, BindPrefix, Close, Describe, Execute, Kind, Parse, Query, tag, write,
+    BindNames, BindPrefix, Close, Describe, Execute, Kind, Query, tag, write,
 };
 use protocol_sql::{Classifier, Effects, StatementKind, Summary, classify};
 
 use super::flight::Text;
 use super::incoming::{MAX_WHOLE, Message};
 use super::live::{Live, MAX_NAMES, Overflow, Skipping, Turn, Unnamed, Wait};
+use super::preparing::Ready;
 use super::refusal::Refusal;
+use super::refusing::FUNCTION_CALL;
 use super::replies::Owed;
-use super::statement::{Statement, may_name_a_moment};
+use super::statement::Statement;
 use crate::backend::postgres::Backend;
-use crate::metrics::PinReason;
 use crate::reactor::Buf;
 use crate::route::DdlPolicy;
 use crate::session::{Context, Ports};
 
-/// Rows for a poison: no server can parse it, and its error shows nobody's text.
-const POISON: &[u8] = b"tenantsdb refused this";
 /// A text's beginning that is kept for the log while the rest streams.
-const LOGGED: usize = 4 << 10;
+pub(super) const LOGGED: usize = 4 << 10;
 
 /// Where the rest of a streamed message goes.
 #[derive(Default)]
@@ -41,18 +39,18 @@ pub(super) enum Sink {
 }
 
 /// What became of a message.
-enum Done {
+pub(super) enum Done {
     /// It is dealt with.
     Yes,
     /// It waits for what [`Live::wait`] says.
     Waits(Message),
 }
 
-type Outcome = Result<Done, Fault>;
+pub(super) type Outcome = Result<Done, Fault>;
 
 impl Live {
     /// Handles the client's messages until one has to wait.
-    pub(super) fn pump<P: Ports>(&mut self, cx: &mut Context, ports: &mut P) {
+    pub(super) fn pump<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P) {
         while !self.is_closed() && self.wait == Wait::Not {
             if self.leaving {
                 return self.leave(cx, ports);
@@ -85,7 +83,12 @@ impl Live {
         }
     }
 
-    fn dispatch<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, message: Message) -> Outcome {
+    fn dispatch<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        message: Message,
+    ) -> Outcome {
         if self.skipping != Skipping::No && !matches!(message.tag, tag::SYNC | tag::TERMINATE) {
             self.sink = Sink::Discard;
             self.incoming.stream(message.rest);
@@ -122,7 +125,7 @@ impl Live {
 
     // ---- streaming ----
 
-    fn stream<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, piece: Buf) {
+    fn stream<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P, piece: Buf) {
         let last = !self.incoming.is_streaming();
         match &mut self.sink {
             Sink::Discard => {}
@@ -136,7 +139,7 @@ impl Live {
         }
     }
 
-    fn forward_piece<P: Ports>(&mut self, ports: &mut P, piece: Buf) {
+    fn forward_piece<P: Ports<Backend>>(&mut self, ports: &mut P, piece: Buf) {
         if let Some(backend) = &self.backend {
             ports.expect_client(self.incoming.remaining());
             ports.send_backend(backend.conn, piece);
@@ -144,7 +147,7 @@ impl Live {
     }
 
     /// The last piece of a text decides whether the server gets it: it has run nothing of a message that does not end.
-    fn forward_piece_or_refuse<P: Ports>(
+    fn forward_piece_or_refuse<P: Ports<Backend>>(
         &mut self,
         cx: &mut Context,
         ports: &mut P,
@@ -166,7 +169,12 @@ impl Live {
         self.forward_piece(ports, piece);
     }
 
-    fn send_and_stream<P: Ports>(&mut self, ports: &mut P, message: Message, sink: Sink) {
+    pub(super) fn send_and_stream<P: Ports<Backend>>(
+        &mut self,
+        ports: &mut P,
+        message: Message,
+        sink: Sink,
+    ) {
         let Some(backend) = &self.backend else { return };
         if message.rest > 0 {
             ports.expect_client(message.rest);
@@ -178,7 +186,12 @@ impl Live {
 
     // ---- simple queries ----
 
-    fn query<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, message: Message) -> Outcome {
+    fn query<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        message: Message,
+    ) -> Outcome {
         if message.rest > 0 {
             return self.large_query(cx, ports, message);
         }
@@ -218,7 +231,7 @@ impl Live {
     }
 
     /// A text that is too long to be seen whole is classified piece by piece, while it streams.
-    fn large_query<P: Ports>(
+    fn large_query<P: Ports<Backend>>(
         &mut self,
         cx: &mut Context,
         ports: &mut P,
@@ -245,7 +258,7 @@ impl Live {
     }
 
     /// What the product forbids of a text.
-    fn forbids(&self, summary: &Summary) -> Option<Fault> {
+    pub(super) fn forbids(&self, summary: &Summary) -> Option<Fault> {
         if summary.too_deep {
             return Some(Fault::Unsupported {
                 what: "comments nest more than 64 deep, or a dollar quote has a tag of more than 256 bytes",
@@ -255,167 +268,14 @@ impl Live {
         (ddl && self.route.ddl == DdlPolicy::Refuse).then_some(Fault::DdlRefused)
     }
 
-    /// `DEALLOCATE name` of a statement that was prepared by a Parse: it has another name on the backend. `None`: not so.
-    fn deallocate<P: Ports>(
-        &mut self,
-        cx: &mut Context,
-        ports: &mut P,
-        text: &[u8],
-    ) -> Option<Option<Done>> {
-        let name = deallocated_name(text)?;
-        if !self.statements.contains_key(&*name) {
-            return None;
-        }
-        if self.owes() {
-            self.wait = Wait::Replies;
-            return Some(None);
-        }
-        self.statements.remove(&*name);
-        let mut out = std::mem::take(&mut cx.scratch);
-        out.clear();
-        let _ = reply::command_complete(&mut out, b"DEALLOCATE");
-        reply::ready_for_query(&mut out, self.transaction);
-        ports.copy_client(&out);
-        cx.scratch = out;
-        Some(Some(Done::Yes))
-    }
-
     // ---- the extended protocol ----
 
-    fn parse<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, message: Message) -> Outcome {
-        if message.rest > 0 {
-            return self.large_parse(cx, ports, message);
-        }
-        let parse =
-            Parse::decode(message.body()).map_err(|_| violation("invalid Parse message"))?;
-        let named = !parse.name.is_empty();
-        if named && self.statements.contains_key(parse.name) {
-            let refusal = Refusal::duplicate_statement(parse.name);
-            self.refuse_with(cx, ports, &message, refusal);
-            return Ok(Done::Yes);
-        }
-        if named && self.statements.len() >= MAX_NAMES {
-            return Err(Fault::Unsupported {
-                what: "a session may have at most 10000 prepared statements",
-            });
-        }
-        let known = self
-            .reading()
-            .and_then(|reading| cx.statements.find(reading, parse.query, parse.param_types));
-        let summary = match &known {
-            Some(statement) => statement.summary,
-            None => classify(parse.query, &self.lexing),
-        };
-        if let Some(fault) = self.forbids(&summary) {
-            self.refuse(cx, ports, &message, &fault);
-            return Ok(Done::Yes);
-        }
-        match self.turn(cx, ports, len(&message)) {
-            Turn::Now => {}
-            Turn::Wait => return Ok(Done::Waits(message)),
-            Turn::Refused(fault) => {
-                return self.refuse_or_end(cx, ports, &message, &fault);
-            }
-        }
-        // Whether the backend has it, or a Parse of it fails, is not known before that one is answered.
-        if let (Some(statement), Some(backend)) = (&known, &self.backend)
-            && backend.replies.parsing_in_earlier_batch(statement.id)
-        {
-            self.wait = Wait::Replies;
-            return Ok(Done::Waits(message));
-        }
-        self.batch_open = true;
-        if let Some(backend) = self.backend.as_mut() {
-            backend.replay.pass();
-        }
-        let (statement, one_off) = match (known, self.reading()) {
-            (Some(known), _) => (known, false),
-            (None, Some(reading)) if !may_name_a_moment(parse.query) => {
-                let (query, types) = (parse.query, parse.param_types);
-                let one_off = !named && !cx.statements.sighted(reading, query, types);
-                let statement = cx.statements.insert(reading, query, types, summary);
-                (statement, one_off)
-            }
-            _ => {
-                let statement = cx
-                    .statements
-                    .private(parse.query, parse.param_types, summary);
-                (statement, !named)
-            }
-        };
-        self.last_parsed = Some(Rc::clone(&statement));
-        if one_off {
-            self.unnamed = Unnamed::OnBackend(statement);
-            if let Some(backend) = self.backend.as_mut() {
-                backend.replies.push(Owed::Parse {
-                    statement: None,
-                    show: true,
-                    named: false,
-                });
-                ports.send_backend(backend.conn, message.bytes);
-            }
-            return Ok(Done::Yes);
-        }
-        if named {
-            self.statements
-                .insert(parse.name.into(), Rc::clone(&statement));
-            self.unconfirmed.push_back(parse.name.into());
-        } else {
-            self.unnamed = Unnamed::Ours(Rc::clone(&statement));
-        }
-        if let Some(backend) = self.backend.as_mut() {
-            if backend.prepared.touch(statement.id) {
-                backend.replies.push(Owed::ParseHere { named });
-            } else {
-                prepare(cx, ports, backend, &statement, true, named);
-            }
-        }
-        self.give_own(ports);
-        Ok(Done::Yes)
-    }
-
-    /// A text that is too long to be kept is prepared under the client's own name, on a backend that the session keeps.
-    fn large_parse<P: Ports>(
+    fn bind<P: Ports<Backend>>(
         &mut self,
         cx: &mut Context,
         ports: &mut P,
         message: Message,
     ) -> Outcome {
-        match self.turn(cx, ports, len(&message)) {
-            Turn::Now => {}
-            Turn::Wait => return Ok(Done::Waits(message)),
-            Turn::Refused(fault) => {
-                return self.refuse_or_end(cx, ports, &message, &fault);
-            }
-        }
-        let name = memchr::memchr(0, message.body())
-            .and_then(|end| message.body().get(..end))
-            .ok_or_else(|| violation("name of a prepared statement too long"))?;
-        if self.statements.contains_key(name) {
-            let refusal = Refusal::duplicate_statement(name);
-            self.refuse_with(cx, ports, &message, refusal);
-            return Ok(Done::Yes);
-        }
-        let mut classifier = Box::new(Classifier::new(&self.lexing));
-        classifier.push(message.body().get(name.len() + 1..).unwrap_or_default());
-        if name.is_empty() {
-            self.unnamed = Unnamed::Large;
-        }
-        self.batch_open = true;
-        self.pin(cx, PinReason::Prepared);
-        if let Some(backend) = self.backend.as_mut() {
-            backend.replies.push(Owed::Parse {
-                statement: None,
-                show: true,
-                named: false,
-            });
-            backend.replay.spoil();
-        }
-        self.send_and_stream(ports, message, Sink::Classify(classifier));
-        Ok(Done::Yes)
-    }
-
-    fn bind<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, message: Message) -> Outcome {
         let names = match BindNames::decode_prefix(message.body(), message.body_len(), MAX_WHOLE) {
             Ok(BindPrefix::Names(names)) => names,
             Ok(BindPrefix::Need(_)) | Err(_) => return Err(violation("invalid Bind message")),
@@ -498,7 +358,12 @@ impl Live {
         }
     }
 
-    fn describe<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, message: Message) -> Outcome {
+    fn describe<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        message: Message,
+    ) -> Outcome {
         let describe =
             Describe::decode(message.body()).map_err(|_| violation("invalid Describe message"))?;
         let statement = match describe.kind {
@@ -543,7 +408,12 @@ impl Live {
         Ok(Done::Yes)
     }
 
-    fn execute<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, message: Message) -> Outcome {
+    fn execute<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        message: Message,
+    ) -> Outcome {
         let execute =
             Execute::decode(message.body()).map_err(|_| violation("invalid Execute message"))?;
         match self.turn(cx, ports, len(&message)) {
@@ -574,7 +444,7 @@ impl Live {
         Ok(Done::Yes)
     }
 
-    fn close_named<P: Ports>(
+    fn close_named<P: Ports<Backend>>(
         &mut self,
         cx: &mut Context,
         ports: &mut P,
@@ -616,7 +486,12 @@ impl Live {
         Ok(Done::Yes)
     }
 
-    fn sync<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, message: Message) -> Outcome {
+    fn sync<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        message: Message,
+    ) -> Outcome {
         let skipping = std::mem::replace(&mut self.skipping, Skipping::No);
         if skipping == Skipping::Ours || self.backend.is_none() {
             let mut out = Vec::with_capacity(6);
@@ -643,7 +518,7 @@ impl Live {
         Ok(Done::Yes)
     }
 
-    fn copy<P: Ports>(&mut self, ports: &mut P, message: Message) {
+    fn copy<P: Ports<Backend>>(&mut self, ports: &mut P, message: Message) {
         if let Some(backend) = self.backend.as_mut() {
             backend.replay.spoil();
         }
@@ -663,7 +538,7 @@ impl Live {
         }
     }
 
-    fn function_call<P: Ports>(
+    fn function_call<P: Ports<Backend>>(
         &mut self,
         cx: &mut Context,
         ports: &mut P,
@@ -688,100 +563,8 @@ impl Live {
 
     // ---- what Bind and Describe share ----
 
-    /// Sees to it that the backend has the statement that the client means.
-    fn ready<P: Ports>(
-        &mut self,
-        cx: &mut Context,
-        ports: &mut P,
-        name: &[u8],
-        bytes: u64,
-    ) -> Ready {
-        match self.turn(cx, ports, bytes) {
-            Turn::Now => {}
-            Turn::Wait => return Ready::Wait,
-            Turn::Refused(fault) => return Ready::Refused(fault),
-        }
-        let statement = if name.is_empty() {
-            match &self.unnamed {
-                Unnamed::Ours(statement) => Rc::clone(statement),
-                Unnamed::OnBackend(_) | Unnamed::Large => return Ready::Theirs,
-                Unnamed::Absent => return Ready::Missing,
-            }
-        } else {
-            match self.statements.get(name) {
-                Some(statement) => Rc::clone(statement),
-                // A name of the client's own stands on the backend only if something of the session's made it there.
-                None if self.has_foreign_names() => return Ready::Theirs,
-                None => return Ready::Missing,
-            }
-        };
-        if self.is_prepared(&statement) {
-            return self.ready_with(statement);
-        }
-        let statement = self.read_again(cx, name, statement);
-        if self.is_prepared(&statement) {
-            return self.ready_with(statement);
-        }
-        if let Some(backend) = self.backend.as_mut() {
-            prepare(cx, ports, backend, &statement, false, false);
-        }
-        Ready::Ours(statement)
-    }
-
-    fn is_prepared(&mut self, statement: &Statement) -> bool {
-        self.backend
-            .as_mut()
-            .is_some_and(|backend| backend.prepared.touch(statement.id))
-    }
-
-    /// The backend has the statement, or will when it has answered.
-    fn ready_with(&mut self, statement: Rc<Statement>) -> Ready {
-        let parsing = self
-            .backend
-            .as_ref()
-            .is_some_and(|it| it.replies.parsing_in_earlier_batch(statement.id));
-        if parsing {
-            self.wait = Wait::Replies;
-            return Ready::Wait;
-        }
-        Ready::Ours(statement)
-    }
-
-    /// A statement that the server would now read otherwise than when the client prepared it must not be taken for the one that
-    /// others share: the session gets another.
-    fn read_again(
-        &mut self,
-        cx: &mut Context,
-        name: &[u8],
-        statement: Rc<Statement>,
-    ) -> Rc<Statement> {
-        if statement.reading.is_none() || statement.reading.as_ref() == self.reading() {
-            return statement;
-        }
-        let (query, types) = (&statement.query, &statement.types);
-        let again = match self.reading() {
-            Some(reading) => match cx.statements.find(reading, query, types) {
-                Some(known) => known,
-                None => {
-                    let summary = classify(query, &self.lexing);
-                    cx.statements.insert(reading, query, types, summary)
-                }
-            },
-            None => {
-                let summary = classify(query, &self.lexing);
-                cx.statements.private(query, types, summary)
-            }
-        };
-        if name.is_empty() {
-            self.unnamed = Unnamed::Ours(Rc::clone(&again));
-        } else if let Some(known) = self.statements.get_mut(name) {
-            *known = Rc::clone(&again);
-        }
-        again
-    }
-
     /// Gives the replies of our own whose turn has come.
-    pub(super) fn give_own<P: Ports>(&mut self, ports: &mut P) {
+    pub(super) fn give_own<P: Ports<Backend>>(&mut self, ports: &mut P) {
         use super::replies::Own;
         let Some(backend) = self.backend.as_mut() else {
             return;
@@ -804,120 +587,18 @@ impl Live {
         }
     }
 
+    /// After an answer of our own: whatever is held for nothing is given up.
+    pub(super) fn at_rest_if_idle<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P) {
+        if self.is_idle() {
+            self.at_rest(cx, ports);
+        }
+    }
+
     /// Whether the backend owes replies.
     pub(super) fn owes(&self) -> bool {
         self.backend
             .as_ref()
             .is_some_and(|backend| !backend.replies.is_empty())
-    }
-
-    // ---- refusing ----
-
-    /// A fault that ends the session, or else refuses the message.
-    fn refuse_or_end<P: Ports>(
-        &mut self,
-        cx: &mut Context,
-        ports: &mut P,
-        message: &Message,
-        fault: &Fault,
-    ) -> Outcome {
-        if self.refusal(fault).fatal {
-            return Err(fault.clone());
-        }
-        self.refuse(cx, ports, message, fault);
-        Ok(Done::Yes)
-    }
-
-    /// Refuses a message.
-    pub(super) fn refuse<P: Ports>(
-        &mut self,
-        cx: &mut Context,
-        ports: &mut P,
-        message: &Message,
-        fault: &Fault,
-    ) {
-        let refusal = self.refusal(fault);
-        self.refuse_with(cx, ports, message, refusal);
-    }
-
-    /// Answers a message with an error as a server would: in its turn, and failing an open transaction.
-    fn refuse_with<P: Ports>(
-        &mut self,
-        cx: &mut Context,
-        ports: &mut P,
-        message: &Message,
-        refusal: Refusal,
-    ) {
-        let text = self.text_of(message);
-        let simple = matches!(message.tag, tag::QUERY | tag::FUNCTION_CALL);
-        self.sink = Sink::Discard;
-        self.incoming.stream(message.rest);
-        let open = self.owes() || self.batch_open || self.transaction != TransactionStatus::Idle;
-        if open && self.backend.is_some() {
-            return self.poison(ports, simple, refusal, text, message.at);
-        }
-        self.record_refusal(cx, &refusal, text.bytes(), message.at);
-        let mut out = refusal.message;
-        if simple {
-            reply::ready_for_query(&mut out, self.transaction);
-        } else {
-            self.skipping = Skipping::Ours;
-        }
-        ports.copy_client(&out);
-    }
-
-    /// The statement that a message is about, for the log.
-    fn text_of(&self, message: &Message) -> Text {
-        match message.tag {
-            tag::QUERY => {
-                let len = message.bytes.len();
-                let end = if message.rest > 0 {
-                    len.min(LOGGED)
-                } else {
-                    len.saturating_sub(1)
-                };
-                Text::Sent(message.bytes.slice(HEADER_LEN..end).detach())
-            }
-            tag::PARSE => {
-                let body = message.body();
-                let query = body.split(|byte| *byte == 0).nth(1).unwrap_or_default();
-                let query = query.get(..LOGGED).unwrap_or(query);
-                Text::Sent(Buf::from_vec(query.to_vec()))
-            }
-            tag::FUNCTION_CALL => FUNCTION_CALL,
-            _ => match &self.portal {
-                Some(statement) => Text::Prepared(Rc::clone(statement)),
-                None => Text::Fixed(b""),
-            },
-        }
-    }
-
-    /// Sends in the message's place one that the server will refuse; its error is replaced by ours.
-    fn poison<P: Ports>(
-        &mut self,
-        ports: &mut P,
-        simple: bool,
-        refusal: Refusal,
-        text: Text,
-        started: Instant,
-    ) {
-        let slot = self.slot(refusal, text, started);
-        let Some(backend) = self.backend.as_mut() else {
-            return;
-        };
-        backend.replay.spoil();
-        let mut out = Vec::with_capacity(64);
-        let written = if simple {
-            backend.replies.push(Owed::PoisonQuery(slot));
-            write::query(&mut out, POISON)
-        } else {
-            self.batch_open = true;
-            backend.replies.push(Owed::Poison(slot));
-            write::parse(&mut out, b"", POISON, b"")
-        };
-        debug_assert!(written.is_ok(), "the poison is well formed");
-        self.unnamed = Unnamed::Absent;
-        ports.copy_backend(backend.conn, &out);
     }
 }
 
@@ -925,25 +606,9 @@ impl Live {
 const SMALL: usize = 512;
 const PARSE_COMPLETE: [u8; 5] = [b'1', 0, 0, 0, 4];
 const CLOSE_COMPLETE: [u8; 5] = [b'3', 0, 0, 0, 4];
-/// What the log says of a call by function number.
-const FUNCTION_CALL: Text = Text::Fixed(b"FunctionCall");
-
-/// Whether the backend has the statement that a client means.
-enum Ready {
-    /// Yes, under our name.
-    Ours(Rc<Statement>),
-    /// It may, under the client's own name: the server knows.
-    Theirs,
-    /// There is none.
-    Missing,
-    /// Later.
-    Wait,
-    /// No statement may be sent.
-    Refused(Fault),
-}
 
 /// Sends a message that is kept too.
-fn copy_or_send<P: Ports>(ports: &mut P, backend: &Backend, bytes: &Buf) {
+fn copy_or_send<P: Ports<Backend>>(ports: &mut P, backend: &Backend, bytes: &Buf) {
     if bytes.len() <= SMALL {
         ports.copy_backend(backend.conn, bytes);
     } else {
@@ -951,96 +616,10 @@ fn copy_or_send<P: Ports>(ports: &mut P, backend: &Backend, bytes: &Buf) {
     }
 }
 
-/// Prepares a statement on a backend.
-fn prepare<P: Ports>(
-    cx: &mut Context,
-    ports: &mut P,
-    backend: &mut Backend,
-    statement: &Rc<Statement>,
-    show: bool,
-    named: bool,
-) {
-    let mut out = std::mem::take(&mut cx.scratch);
-    out.clear();
-    if let Some(evicted) = backend.prepared.insert(statement) {
-        let _ = write::close(&mut out, Kind::Statement, &evicted.name);
-        backend.replies.push(Owed::Close { show: false });
-    }
-    // It came from a Parse, so it makes one.
-    let _ = write::parse(
-        &mut out,
-        &statement.name,
-        &statement.query,
-        &statement.types,
-    );
-    backend.replies.push(Owed::Parse {
-        statement: Some(statement.id),
-        show,
-        named,
-    });
-    ports.copy_backend(backend.conn, &out);
-    cx.scratch = out;
-}
-
-fn violation(what: &'static str) -> Fault {
+pub(super) fn violation(what: &'static str) -> Fault {
     Fault::ProtocolViolation { what }
 }
 
-fn len(message: &Message) -> u64 {
+pub(super) fn len(message: &Message) -> u64 {
     u64::try_from(message.bytes.len()).unwrap_or(u64::MAX)
-}
-
-/// The name in `DEALLOCATE [PREPARE] name`.
-fn deallocated_name(text: &[u8]) -> Option<Vec<u8>> {
-    let text = text.trim_ascii();
-    let text = text.strip_suffix(b";").unwrap_or(text).trim_ascii_end();
-    let rest = strip_word(text, b"deallocate")?;
-    let rest = strip_word(rest, b"prepare").unwrap_or(rest);
-    match rest {
-        [b'"', name @ .., b'"'] if !name.contains(&b'"') => Some(name.to_vec()),
-        [first, rest @ ..] if first.is_ascii_alphabetic() || *first == b'_' => {
-            let word = rest
-                .iter()
-                .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_' || *byte == b'$');
-            let name = [&[*first], rest].concat().to_ascii_lowercase();
-            (word && name != b"all").then_some(name)
-        }
-        _ => None,
-    }
-}
-
-fn strip_word<'a>(text: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
-    let (head, rest) = text.split_at_checked(word.len())?;
-    (head.eq_ignore_ascii_case(word) && rest.first()?.is_ascii_whitespace())
-        .then(|| rest.trim_ascii_start())
-}
-
-impl Live {
-    /// After an answer of our own: whatever is held for nothing is given up.
-    fn at_rest_if_idle<P: Ports>(&mut self, cx: &mut Context, ports: &mut P) {
-        if self.is_idle() {
-            self.at_rest(cx, ports);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn deallocated_names() {
-        for (text, name) in [
-            ("DEALLOCATE a", Some("a")),
-            (" deallocate Prepare \"B c\" ; ", Some("B c")),
-            ("DEALLOCATE pg3_0", Some("pg3_0")),
-            ("DEALLOCATE ALL", None),
-            ("DEALLOCATE a; SELECT 1", None),
-            ("DEALLOCATE", None),
-            ("DEALLOCATEx a", None),
-        ] {
-            let found = deallocated_name(text.as_bytes());
-            assert_eq!(found.as_deref(), name.map(str::as_bytes), "{text}");
-        }
-    }
 }

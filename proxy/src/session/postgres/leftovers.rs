@@ -9,6 +9,7 @@ use protocol_sql::Effects;
 use super::live::{Hidden, Live, Then};
 use super::pins::{self, Pins};
 use super::settings::{MAX_NAMES, Reading, Settings, Touched, canonical, put_literal};
+use crate::backend::postgres::Backend;
 use crate::metrics::PinReason;
 use crate::route;
 use crate::session::{Context, Ports};
@@ -116,7 +117,7 @@ impl Live {
     }
 
     /// Asks the server what the session has come to hold, if that may have changed.
-    pub(super) fn inspect<P: Ports>(&mut self, ports: &mut P) -> bool {
+    pub(super) fn inspect<P: Ports<Backend>>(&mut self, ports: &mut P) -> bool {
         for name in std::mem::take(&mut self.strayed) {
             self.touched.name(name);
         }
@@ -175,7 +176,7 @@ impl Live {
     }
 
     /// Goes back to what the client asked for at its login, if it did. The backend follows before its next statement.
-    fn restore<P: Ports>(&mut self, ports: &mut P, settings: &mut Settings, key: &[u8]) {
+    fn restore<P: Ports<Backend>>(&mut self, ports: &mut P, settings: &mut Settings, key: &[u8]) {
         let Some(initial) = self.initial.clone() else {
             return;
         };
@@ -203,7 +204,7 @@ impl Live {
         }
     }
 
-    pub(super) fn inspected<P: Ports>(
+    pub(super) fn inspected<P: Ports<Backend>>(
         &mut self,
         cx: &mut Context,
         ports: &mut P,

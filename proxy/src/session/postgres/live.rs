@@ -297,7 +297,12 @@ impl Live {
         !self.closed && !self.leaving && (self.wait == Wait::Not || !self.incoming.has_input())
     }
 
-    pub(super) fn handle<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, event: Event) {
+    pub(super) fn handle<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        event: Event<Backend>,
+    ) {
         if self.closed {
             if let Event::Leased(backend) = event {
                 ports.release(backend, Fate::Keep);
@@ -331,7 +336,7 @@ impl Live {
     // ---- the end of the login ----
 
     /// Begins what follows the authentication: startup parameters are applied on a backend, unless their outcome is known.
-    pub(super) fn begin<P: Ports>(&mut self, cx: &mut Context, ports: &mut P) {
+    pub(super) fn begin<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P) {
         let Some(wanted) = &self.login else { return };
         let known = cx.logins.find(
             self.pool_key(),
@@ -349,7 +354,7 @@ impl Live {
         }
     }
 
-    fn log_in_on_backend<P: Ports>(&mut self, cx: &mut Context, ports: &mut P) {
+    fn log_in_on_backend<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P) {
         let (Some(backend), Some(wanted)) = (&self.backend, &self.login) else {
             return;
         };
@@ -373,7 +378,12 @@ impl Live {
     }
 
     /// The backend has applied the startup parameters, or refused one.
-    fn parameters_applied<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, hidden: Hidden) {
+    fn parameters_applied<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        hidden: Hidden,
+    ) {
         let (Some(backend), Some(wanted)) = (self.backend.as_mut(), self.login.as_deref()) else {
             return;
         };
@@ -410,7 +420,12 @@ impl Live {
         self.at_rest(cx, ports);
     }
 
-    fn logged_in<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, known: &KnownLogin) {
+    fn logged_in<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        known: &KnownLogin,
+    ) {
         if let Some(wanted) = self.login.take() {
             self.initial = (!wanted.is_empty()).then(|| known.clone());
             let custom = wanted.iter().map(|(name, _)| name);
@@ -466,7 +481,12 @@ impl Live {
 
     /// Sees to it that the session has a backend and is through the gate. `bytes` is what it would have to be held.
     #[inline]
-    pub(super) fn turn<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, bytes: u64) -> Turn {
+    pub(super) fn turn<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        bytes: u64,
+    ) -> Turn {
         if self.in_gate && self.backend.is_some() {
             let owed = self.backend.as_ref().map_or(0, |it| it.replies.len());
             if owed >= MAX_OWED {
@@ -478,7 +498,7 @@ impl Live {
         self.acquire(cx, ports, bytes)
     }
 
-    fn acquire<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, bytes: u64) -> Turn {
+    fn acquire<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P, bytes: u64) -> Turn {
         // Each turn of the loop follows a change of the gate's word, which only the control plane causes.
         loop {
             // A look before the lease: what is known to be out of date leads to a server that may be gone.
@@ -510,7 +530,7 @@ impl Live {
     }
 
     /// The gate's word has changed: looks into the snapshot again.
-    fn renew<P: Ports>(
+    fn renew<P: Ports<Backend>>(
         &mut self,
         cx: &Context,
         ports: &mut P,
@@ -536,7 +556,7 @@ impl Live {
     }
 
     /// A statement that meets a held gate gives its backend back and waits.
-    fn hold<P: Ports>(&mut self, cx: &Context, ports: &mut P, bytes: u64) -> Turn {
+    fn hold<P: Ports<Backend>>(&mut self, cx: &Context, ports: &mut P, bytes: u64) -> Turn {
         self.give_back(ports);
         let bytes = bytes + self.incoming.len();
         if !self.gate.reserve_bytes(bytes) {
@@ -552,7 +572,7 @@ impl Live {
     }
 
     /// Gives an unpinned backend back without having used it.
-    fn give_back<P: Ports>(&mut self, ports: &mut P) {
+    fn give_back<P: Ports<Backend>>(&mut self, ports: &mut P) {
         if self.pins.is_empty()
             && let Some(backend) = self.backend.take()
         {
@@ -561,7 +581,7 @@ impl Live {
     }
 
     /// Makes a leased backend the session's own: schema and settings.
-    pub(super) fn adopt<P: Ports>(&mut self, ports: &mut P) -> Turn {
+    pub(super) fn adopt<P: Ports<Backend>>(&mut self, ports: &mut P) -> Turn {
         let epoch = self.gate.schema_epoch();
         let Some(backend) = self.backend.as_mut() else {
             return Turn::Wait;
@@ -586,7 +606,12 @@ impl Live {
         Turn::Wait
     }
 
-    fn leased<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, backend: Box<Backend>) {
+    fn leased<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        backend: Box<Backend>,
+    ) {
         let Wait::Lease { since } = self.wait else {
             return ports.release(backend, Fate::Keep);
         };
@@ -600,14 +625,14 @@ impl Live {
         self.go_on(cx, ports);
     }
 
-    fn lease_failed<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, fault: &Fault) {
+    fn lease_failed<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P, fault: &Fault) {
         if matches!(self.wait, Wait::Lease { .. }) {
             self.wait = Wait::Not;
             self.refuse_held(cx, ports, fault);
         }
     }
 
-    fn gate_open<P: Ports>(&mut self, cx: &mut Context, ports: &mut P) {
+    fn gate_open<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P) {
         if let Wait::Gate { since, bytes } = self.wait {
             self.gate.free_bytes(bytes);
             let waited = cx.now.saturating_duration_since(since);
@@ -621,7 +646,7 @@ impl Live {
     }
 
     /// Goes on after a wait: with the login, or with the client's message.
-    pub(super) fn go_on<P: Ports>(&mut self, cx: &mut Context, ports: &mut P) {
+    pub(super) fn go_on<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P) {
         if self.leaving {
             return self.leave(cx, ports);
         }
@@ -637,7 +662,7 @@ impl Live {
     }
 
     /// The message that waited is refused.
-    fn refuse_held<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, fault: &Fault) {
+    fn refuse_held<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P, fault: &Fault) {
         if self.login.is_some() {
             return self.terminate(cx, ports, fault);
         }
@@ -652,7 +677,12 @@ impl Live {
 
     // ---- queries of our own ----
 
-    pub(super) fn send_hidden<P: Ports>(&mut self, ports: &mut P, text: &[u8], then: Then) {
+    pub(super) fn send_hidden<P: Ports<Backend>>(
+        &mut self,
+        ports: &mut P,
+        text: &[u8],
+        then: Then,
+    ) {
         let Some(backend) = self.backend.as_mut() else {
             return;
         };
@@ -676,7 +706,7 @@ impl Live {
     }
 
     /// A query of our own has been answered.
-    pub(super) fn hidden_done<P: Ports>(
+    pub(super) fn hidden_done<P: Ports<Backend>>(
         &mut self,
         cx: &mut Context,
         ports: &mut P,
@@ -737,7 +767,7 @@ impl Live {
     // ---- rest ----
 
     /// No transaction is open and nothing is owed: what may be given up is.
-    pub(super) fn at_rest<P: Ports>(&mut self, cx: &mut Context, ports: &mut P) {
+    pub(super) fn at_rest<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P) {
         if self.hidden.is_some() {
             return;
         }
@@ -798,7 +828,7 @@ impl Live {
 
     // ---- limits and ends ----
 
-    fn tick<P: Ports>(&mut self, cx: &mut Context, ports: &mut P) {
+    fn tick<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P) {
         match self.wait {
             Wait::Gate { since, bytes } => {
                 if cx.now.saturating_duration_since(since) >= self.gate.hold_time() {
@@ -821,7 +851,7 @@ impl Live {
     }
 
     /// Asks the server to cancel what the leased backend runs.
-    pub(super) fn cancel_at_server<P: Ports>(&mut self, ports: &mut P) {
+    pub(super) fn cancel_at_server<P: Ports<Backend>>(&mut self, ports: &mut P) {
         if let Some(backend) = self.backend.as_mut() {
             // The cancel would meet the repetition.
             backend.replay.spoil();
@@ -830,7 +860,7 @@ impl Live {
     }
 
     /// Another connection of the client wants what runs to be cancelled.
-    fn cancel<P: Ports>(&mut self, cx: &mut Context, ports: &mut P) {
+    fn cancel<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P) {
         match self.wait {
             Wait::Lease { .. } if self.held.is_some() => {
                 ports.request(Request::CancelLease {
@@ -850,7 +880,7 @@ impl Live {
     }
 
     /// The client is gone: its transaction is rolled back, and its backend freed.
-    pub(super) fn leave<P: Ports>(&mut self, cx: &mut Context, ports: &mut P) {
+    pub(super) fn leave<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P) {
         self.stop_waiting(ports);
         self.leaving = true;
         let Some(backend) = &self.backend else {
@@ -878,7 +908,7 @@ impl Live {
     }
 
     /// The vanished client's transaction is rolled back, or its session state discarded.
-    fn close_cleaned<P: Ports>(&mut self, cx: &mut Context, ports: &mut P) {
+    fn close_cleaned<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P) {
         let rolled_back = self.transaction != TransactionStatus::Idle;
         self.transaction = TransactionStatus::Idle;
         let dirty = !self.pins.is_empty() || self.touched != Touched::Nothing;
@@ -893,7 +923,7 @@ impl Live {
         self.close(ports, Fate::Keep);
     }
 
-    fn stop_waiting<P: Ports>(&mut self, ports: &mut P) {
+    fn stop_waiting<P: Ports<Backend>>(&mut self, ports: &mut P) {
         match self.wait {
             Wait::Lease { .. } => ports.request(Request::CancelLease {
                 pool: self.pool_key(),
@@ -906,7 +936,7 @@ impl Live {
     }
 
     /// The backend's connection broke.
-    fn backend_gone<P: Ports>(&mut self, cx: &mut Context, ports: &mut P) {
+    fn backend_gone<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P) {
         let Some(backend) = self.backend.take() else {
             return;
         };
@@ -933,14 +963,19 @@ impl Live {
         self.terminate(cx, ports, &Fault::BackendLost);
     }
 
-    fn end_if_drained<P: Ports>(&mut self, cx: &mut Context, ports: &mut P) {
+    fn end_if_drained<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P) {
         if self.is_idle() && self.login.is_none() {
             self.terminate(cx, ports, &Fault::Draining);
         }
     }
 
     /// Ends the session with an error for the client.
-    pub(super) fn terminate<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, fault: &Fault) {
+    pub(super) fn terminate<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        fault: &Fault,
+    ) {
         let refusal = self.refusal_at(fault, Stage::Login);
         let metrics = cx.metrics.protocol(Engine::Postgres);
         if self.flights.is_empty() {
@@ -971,7 +1006,7 @@ impl Live {
         }
     }
 
-    pub(super) fn close<P: Ports>(&mut self, ports: &mut P, fate: Fate) {
+    pub(super) fn close<P: Ports<Backend>>(&mut self, ports: &mut P, fate: Fate) {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }

@@ -24,6 +24,7 @@ use super::live::{Identity, Live};
 use super::refusal::{Refusal, encode};
 use super::settings::SettingSet;
 use crate::backend::PoolKey;
+use crate::backend::postgres::Backend;
 use crate::backend::postgres::Parameters;
 use crate::faces::postgres::{Login as LoginNames, Stage};
 use crate::route;
@@ -189,7 +190,7 @@ impl Login {
     }
 
     /// Tells the client why its login fails.
-    pub(super) fn fail<P: Ports>(&self, cx: &Context, ports: &mut P, fault: &Fault) {
+    pub(super) fn fail<P: Ports<Backend>>(&self, cx: &Context, ports: &mut P, fault: &Fault) {
         let names = LoginNames {
             user: &self.names.user,
             database: &self.names.database,
@@ -207,7 +208,7 @@ impl Login {
         }
     }
 
-    pub(super) fn receive<P: Ports>(
+    pub(super) fn receive<P: Ports<Backend>>(
         &mut self,
         cx: &mut Context,
         ports: &mut P,
@@ -233,7 +234,11 @@ impl Login {
         }
     }
 
-    fn advance<P: Ports>(&mut self, cx: &mut Context, ports: &mut P) -> Result<Progress, End> {
+    fn advance<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+    ) -> Result<Progress, End> {
         loop {
             let input = std::mem::take(&mut self.input);
             let (used, progress) = match &self.state {
@@ -255,7 +260,7 @@ impl Login {
 
     // ---- packets without a tag ----
 
-    fn packet<P: Ports>(
+    fn packet<P: Ports<Backend>>(
         &mut self,
         cx: &mut Context,
         ports: &mut P,
@@ -304,7 +309,7 @@ impl Login {
         Ok((used, Progress::More))
     }
 
-    fn ssl<P: Ports>(&mut self, ports: &mut P, more_follows: bool) -> Result<(), End> {
+    fn ssl<P: Ports<Backend>>(&mut self, ports: &mut P, more_follows: bool) -> Result<(), End> {
         if self.encrypted {
             return Err(Fault::ProtocolViolation {
                 what: "SSLRequest on an encrypted connection",
@@ -331,7 +336,7 @@ impl Login {
         Ok(())
     }
 
-    fn startup<P: Ports>(
+    fn startup<P: Ports<Backend>>(
         &mut self,
         cx: &Context,
         ports: &mut P,
@@ -427,7 +432,7 @@ impl Login {
 
     // ---- SCRAM ----
 
-    fn message<P: Ports>(
+    fn message<P: Ports<Backend>>(
         &mut self,
         cx: &mut Context,
         ports: &mut P,
@@ -463,7 +468,7 @@ impl Login {
         Ok((used, progress))
     }
 
-    fn choose<P: Ports>(
+    fn choose<P: Ports<Backend>>(
         &mut self,
         cx: &Context,
         ports: &mut P,
@@ -487,7 +492,7 @@ impl Login {
         }
     }
 
-    fn begin_scram<P: Ports>(
+    fn begin_scram<P: Ports<Backend>>(
         &mut self,
         cx: &Context,
         ports: &mut P,
@@ -513,7 +518,7 @@ impl Login {
         Ok(Progress::More)
     }
 
-    fn prove<P: Ports>(
+    fn prove<P: Ports<Backend>>(
         &mut self,
         cx: &Context,
         ports: &mut P,

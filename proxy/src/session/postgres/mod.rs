@@ -6,6 +6,8 @@
 //! | `live.rs` | the state of a session that has logged in: leases, gate, waits, ends |
 //! | `incoming.rs` | splits the client's bytes into messages, or streams what is too large |
 //! | `frontend.rs` | what each message of the client does |
+//! | `preparing.rs` | prepared statements: that a backend has what a client means |
+//! | `refusal.rs`, `refusing.rs` | our errors, and how they take a server's place |
 //! | `backend.rs` | what each message of the backend does |
 //! | `replies.rs` | the replies owed |
 //! | `leftovers.rs` | what statements leave behind in a session |
@@ -21,7 +23,9 @@ mod leftovers;
 mod live;
 pub(crate) mod login;
 mod pins;
+mod preparing;
 mod refusal;
+mod refusing;
 pub(crate) mod replay;
 pub(crate) mod replies;
 pub(crate) mod settings;
@@ -116,7 +120,12 @@ impl Session<Backend> for PgSession {
         }
     }
 
-    fn handle<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, event: Event) {
+    fn handle<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        event: Event<Backend>,
+    ) {
         match &mut self.phase {
             Phase::Login(login) => match event {
                 Event::Client(buf) => {
@@ -180,7 +189,7 @@ impl Session<Backend> for PgSession {
 }
 
 impl PgSession {
-    fn advance<P: Ports>(&mut self, cx: &mut Context, ports: &mut P, progress: Progress) {
+    fn advance<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P, progress: Progress) {
         match progress {
             Progress::More => {}
             Progress::Closed => self.close(ports),
@@ -195,7 +204,7 @@ impl PgSession {
         }
     }
 
-    fn close<P: Ports>(&mut self, ports: &mut P) {
+    fn close<P: Ports<Backend>>(&mut self, ports: &mut P) {
         if !matches!(self.phase, Phase::Closed) {
             self.phase = Phase::Closed;
             ports.request(Request::Close);

@@ -12,6 +12,7 @@ use protocol_postgres::frontend::{tag, write};
 use super::incoming::Message;
 use super::live::{Live, Overflow, Skipping, Wait};
 use super::replies::Owed;
+use crate::backend::postgres::Backend;
 use crate::session::{Context, Ports};
 
 /// Messages that are kept: drivers send four or five in a batch. As none is larger than what is looked at whole, this also
@@ -131,7 +132,7 @@ impl Replay {
 impl Live {
     /// A plan had changed: sends the batch again, once the server has ended it and prepares anew. `false`: that is not
     /// possible, and the client gets the error. `dropped` are the replies that the error took with it.
-    pub(super) fn repeat<P: Ports>(
+    pub(super) fn repeat<P: Ports<Backend>>(
         &mut self,
         cx: &Context,
         ports: &mut P,

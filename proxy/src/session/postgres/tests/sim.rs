@@ -149,7 +149,7 @@ struct SimPorts<'a> {
     requests: &'a mut Vec<Request>,
 }
 
-impl Ports for SimPorts<'_> {
+impl Ports<Backend> for SimPorts<'_> {
     fn send_client(&mut self, buf: Buf) {
         self.seen.extend_from_slice(&buf);
     }
@@ -354,7 +354,7 @@ impl Sim {
         }
     }
 
-    fn event(&mut self, me: usize, event: Event) {
+    fn event(&mut self, me: usize, event: Event<Backend>) {
         let client = &mut self.clients[me];
         let mut requests = Vec::new();
         let mut ports = SimPorts {
