@@ -18,6 +18,10 @@ their clients work in the server's logical database 0. TenantsDB puts the tenant
 counters on. What the 50 clients' connections and logins cost is part of each run. `redis-benchmark` spreads its requests over 100,000 keys, of
 64 KB values over 1,000; each key has a value of the case's size before a `GET`. It is told how many requests to make: as many as take about
 the time of a run by a short run before the first. Direct connections cost no proxy time and show the throughput that is there to be had.
+
+What a profile shows: with one request at a time nine tenths of our time is the kernel's, most of it sending; on io_uring a busy thread waits for several events
+before it works (at most 200 µs, `proxy.coalesce_us`), and what it sends to the server in one turn goes out together. With 16 requests at a time a third is code of our own: some 0.2 µs for a
+request's key, prefix, counters, log and reply; the rest is one send and one receive for each client's batch, which no proxy is spared.
 ";
 
 pub(super) fn run(lab: &Lab, choice: Choice<'_>) -> Result<Found> {
