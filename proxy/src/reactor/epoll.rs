@@ -40,6 +40,8 @@ const ERROR: u32 = libc::EPOLLERR.cast_unsigned();
 const EVENTS_A_TURN: usize = 256;
 /// Connections taken from one listener in one turn.
 const ACCEPTS_A_TURN: usize = 64;
+/// Blocks read from one connection in one turn.
+const READS_A_TURN: usize = 3;
 /// Bytes thrown away at a time from a peer that sends to a closed connection.
 const DISCARD: usize = 16 << 10;
 
@@ -213,23 +215,35 @@ impl EpollReactor {
         }
     }
 
+    /// Reads what is there, a few blocks at most: others have something to say too.
     fn read(&mut self, id: ConnId, events: &mut Vec<Event>) {
+        for reads in 0..READS_A_TURN {
+            if !self.read_block(id, reads > 0, events) {
+                return;
+            }
+        }
+        self.mark_ready(id);
+    }
+
+    /// Reads a block, a large one if `more`: if there was more than one block's. Answers whether there may be more.
+    fn read_block(&mut self, id: ConnId, more: bool, events: &mut Vec<Event>) -> bool {
         let Some(conn) = self.conns.get_mut(id) else {
-            return;
+            return false;
         };
         if conn.connecting {
             if let Some(error) = conn.broken.take() {
                 self.fail(id, error, events);
             }
-            return;
+            return false;
         }
         if conn.paused || conn.eof || !conn.readable {
-            return;
+            return false;
         }
-        let Some(mut block) = self.pools.take(conn.expected) else {
+        let expected = if more { u64::MAX } else { conn.expected };
+        let Some(mut block) = self.pools.take(expected) else {
             conn.in_ready = true;
             self.starved.push(id);
-            return;
+            return false;
         };
         let room = block.bytes_mut().len();
         match conn.receive(block.bytes_mut()) {
@@ -241,9 +255,7 @@ impl EpollReactor {
                 let again = conn.readable;
                 let buf = self.pools.filled(block, count);
                 events.push(Event::Received { conn: id, buf });
-                if again {
-                    self.mark_ready(id);
-                }
+                return again;
             }
             Taken::Nothing => {
                 conn.readable = false;
@@ -264,6 +276,7 @@ impl EpollReactor {
                 self.fail(id, error, events);
             }
         }
+        false
     }
 
     /// Throws away what a peer sends to a connection that is closed but for its answer.

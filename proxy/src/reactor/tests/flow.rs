@@ -166,6 +166,7 @@ on_both_reactors! {
     fn without_blocks_nothing_comes_and_nothing_is_lost(kind) {
         let mut options = Options::default();
         options.small.blocks = 4;
+        options.large.blocks = 0;
         let mut bench = Bench::with(kind, options);
         let (mut client, conn) = bench.pair();
         let sent = pattern(1 << 20, 11);
