@@ -54,6 +54,8 @@ const SMALL_BLOCKS: u16 = 64;
 const LARGE_BLOCKS: u16 = 8;
 /// Messages from this size on are received into large blocks: changing over and back costs four requests.
 const LARGE_FROM: u64 = 64 << 10;
+/// After so many full small blocks in a row it is large ones, also where no message is known to be large.
+const FULL_RECEIVES: u8 = 3;
 /// After so many small receives into large blocks it is small ones again.
 const SMALL_RECEIVES: u8 = 8;
 

@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::IoUring;
-use io_uring::cqueue::{buffer_more, buffer_select};
+use io_uring::cqueue::buffer_select;
 use io_uring::types::BufRingEntry;
 
 use super::ring::Completion;
@@ -162,7 +162,7 @@ impl Blocks {
         }
         let buf = slot.block.view(slot.filled..slot.filled + count);
         slot.filled += count;
-        if self.filling == Filling::Whole || !buffer_more(done.flags) {
+        if self.filling == Filling::Whole || !done.has_room() {
             *place = None;
             self.empty.push(id);
         }

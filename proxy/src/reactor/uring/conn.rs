@@ -49,6 +49,8 @@ pub(super) struct Conn {
     pub(super) large: bool,
     /// Small receives in a row into large blocks.
     pub(super) small_receives: u8,
+    /// Small blocks filled in a row.
+    pub(super) full_receives: u8,
     /// In the list of connections to write.
     pub(super) in_dirty: bool,
     /// In the list of connections with something held to tell.
@@ -89,6 +91,7 @@ impl Conn {
             paused: false,
             large: false,
             small_receives: 0,
+            full_receives: 0,
             in_dirty: false,
             in_ready: false,
             in_starved: false,

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use super::conn::Receiving;
 use super::ring::Completion;
-use super::{CANCEL, SMALL_RECEIVES, UringReactor, receive_kind};
+use super::{CANCEL, FULL_RECEIVES, SMALL_RECEIVES, UringReactor, receive_kind};
 use crate::reactor::lifecycle::Closing;
 use crate::reactor::pools::Size;
 use crate::reactor::token::Token;
@@ -50,6 +50,8 @@ impl UringReactor {
             Size::Large => &mut self.large,
         };
         let buf = blocks.take(&done).map(|buf| self.pools.sparing(buf));
+        // The block was full, and that was not all.
+        let full = buf.is_some() && !done.has_room() && done.more_there();
         let Some(conn) = self.conns.get_mut(id) else {
             return;
         };
@@ -58,7 +60,10 @@ impl UringReactor {
         }
         match (done.outcome(), buf) {
             (Ok(0), _) => return self.ended(id, Ok(()), events),
-            (Ok(_), Some(buf)) => self.arrived(id, buf, size, events),
+            (Ok(_), Some(buf)) => {
+                self.arrived(id, buf, size, events);
+                self.note_full(id, size, full);
+            }
             // Bytes in a block that the kernel does not have: what follows them would be out of place.
             (Ok(_), None) => {
                 let error = io::ErrorKind::InvalidData.into();
@@ -107,11 +112,31 @@ impl UringReactor {
         }
     }
 
+    /// A connection that fills small blocks one after the other receives into large ones.
+    fn note_full(&mut self, id: ConnId, size: Size, full: bool) {
+        if size == Size::Large {
+            return;
+        }
+        let Some(conn) = self.conns.get_mut(id) else {
+            return;
+        };
+        conn.full_receives = if full {
+            conn.full_receives.saturating_add(1)
+        } else {
+            0
+        };
+        if conn.full_receives == FULL_RECEIVES && !conn.large {
+            self.large_used = true;
+            self.change_size(id, true);
+        }
+    }
+
     /// Has the connection receive into blocks of the other size.
     pub(super) fn change_size(&mut self, id: ConnId, large: bool) {
         if let Some(conn) = self.conns.get_mut(id) {
             conn.large = large;
             conn.small_receives = 0;
+            conn.full_receives = 0;
             self.stop_receiving(id);
         }
     }

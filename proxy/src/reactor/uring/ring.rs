@@ -67,6 +67,16 @@ impl Completion {
         io_uring::cqueue::more(self.flags)
     }
 
+    /// Whether the block that was received into is to be used further.
+    pub(super) fn has_room(&self) -> bool {
+        io_uring::cqueue::buffer_more(self.flags)
+    }
+
+    /// Whether the socket had more than was received.
+    pub(super) fn more_there(&self) -> bool {
+        io_uring::cqueue::sock_nonempty(self.flags)
+    }
+
     /// The result, as system calls tell it.
     pub(super) fn outcome(&self) -> Result<usize, i32> {
         usize::try_from(self.result).map_err(|_| -self.result)
