@@ -588,6 +588,10 @@ fn what_the_server_cannot_confine_is_done_by_scripts() {
                 "-NOPERM there is one database here, number 0",
             ),
             (&["COPY", "none", "w_8"], "0"),
+            (
+                &["COPY", "w_1", "w_8", "DB", "five"],
+                "-ERR value is not an integer or out of range",
+            ),
         ] {
             assert_eq!(acme.ask(command), expected, "{command:?}");
         }

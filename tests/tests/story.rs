@@ -78,7 +78,7 @@ fn a_newcomer_gets_there() -> Result<()> {
 /// The first example is pasted as it is printed.
 #[test]
 fn the_printed_example_works_as_it_stands() -> Result<()> {
-    let product = Product::start(&[])?;
+    let product = Product::start(&["--engines", "postgresql,redis"])?;
     let log = product.log();
     let (_, example) = log.split_once("\n# An account").context("no example")?;
     let script = format!("set -e -o pipefail\n# An account{example}");
@@ -96,6 +96,7 @@ fn the_printed_example_works_as_it_stands() -> Result<()> {
         "anvil",
         "numeric(12,2)",
         DDL_REFUSED,
+        "OK\nhello\n",
         "\"logs\":[{",
     ] {
         assert!(told.contains(expected), "{expected}: {told}");

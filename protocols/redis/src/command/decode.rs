@@ -130,7 +130,11 @@ fn command(entry: Value<'_>) -> Result<(Spec, Option<Items<'_>>), TableError> {
     };
     let keys = match (rules::by_name(&name), described) {
         (Some(keys), _) => keys,
-        (None, Some(specs)) => described_keys(items(specs)?, flags)?,
+        (None, Some(specs)) => match described_keys(items(specs)?, flags)? {
+            // A module may give positions and no description.
+            Keys::None => listed_keys(flags, [first, last, step]),
+            keys => keys,
+        },
         (None, None) => keys_before_7(&name, flags, [first, last, step]),
     };
     let transform = Transform::of(&name);
@@ -297,12 +301,17 @@ fn keys_before_7(name: &[u8], flags: Flags, [first, last, step]: [i32; 3]) -> Ke
     if flags.has(Flags::MOVABLEKEYS) {
         return Keys::Unknown;
     }
+    listed_keys(flags, [first, last, step])
+}
+
+/// Keys by the positions of the first and the last.
+fn listed_keys(flags: Flags, [first, last, step]: [i32; 3]) -> Keys {
     match (u32::try_from(first), u32::try_from(step)) {
         (Ok(first @ 1..), Ok(step @ 1..)) => Keys::Range(Range {
             first,
             last,
             step,
-            role,
+            role: Role::Key(flags_of(flags.has(Flags::READONLY))),
         }),
         _ => Keys::None,
     }

@@ -21,6 +21,8 @@ const MAX_REPLY: usize = 16 << 20;
 
 /// What a server is, and the commands that it knows.
 pub(crate) struct Known {
+    /// `redis` or `valkey`, as it names itself.
+    pub(crate) name: Box<str>,
     pub(crate) version: Box<str>,
     pub(crate) commands: Commands,
 }
@@ -80,6 +82,7 @@ pub(crate) struct Login {
     input: Vec<u8>,
     /// How much of the input the scanner has seen.
     scanned: usize,
+    name: Box<str>,
     version: Box<str>,
     client: i64,
 }
@@ -107,6 +110,7 @@ impl BackendLogin for Login {
             scanner: Scanner::new(),
             input: Vec::new(),
             scanned: 0,
+            name: Box::default(),
             version: Box::default(),
             client: 0,
         })
@@ -172,7 +176,7 @@ impl Login {
             Step::Hello => {
                 self.hello(&value)?;
                 if let Some(known) = self.shared.find(self.server)
-                    && known.version == self.version
+                    && (&known.name, &known.version) == (&self.name, &self.version)
                 {
                     return Ok(Some(known));
                 }
@@ -185,6 +189,7 @@ impl Login {
                     LoginError::Protocol("a table of commands that nobody can read")
                 })?;
                 let known = Arc::new(Known {
+                    name: self.name.clone(),
                     version: self.version.clone(),
                     commands: Commands::new(table),
                 });
@@ -205,10 +210,8 @@ impl Login {
                 return Err(broken);
             };
             match name.string() {
-                Some(b"version") => {
-                    let version = value.string().unwrap_or_default();
-                    self.version = String::from_utf8_lossy(version).into();
-                }
+                Some(b"server") => self.name = text(&value),
+                Some(b"version") => self.version = text(&value),
                 Some(b"id") => self.client = value.integer().unwrap_or_default(),
                 _ => {}
             }
@@ -233,6 +236,10 @@ impl Login {
         write::command(&mut out, &[b"QUIT"]);
         out.into()
     }
+}
+
+fn text(value: &Value<'_>) -> Box<str> {
+    String::from_utf8_lossy(value.string().unwrap_or_default()).into()
 }
 
 /// Logs a role in.

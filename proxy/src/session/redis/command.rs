@@ -144,9 +144,18 @@ impl RedisSession {
                 self.refuse(cx, ports, command, &text, ErrorClass::Statement)
             }
             Policy::Here(what) => self.answer_here(cx, ports, what, command),
-            Policy::Copy if names_other_database(command) => {
-                let text = "NOPERM there is one database here, number 0";
-                self.refuse(cx, ports, command, text, ErrorClass::Denied)
+            Policy::Copy if let Some(name) = other_database(command) => {
+                let (text, class) = match std::str::from_utf8(name).map(str::parse::<i64>) {
+                    Ok(Ok(_)) => (
+                        "NOPERM there is one database here, number 0",
+                        ErrorClass::Denied,
+                    ),
+                    _ => (
+                        "ERR value is not an integer or out of range",
+                        ErrorClass::Statement,
+                    ),
+                };
+                self.refuse(cx, ports, command, text, class)
             }
             Policy::BlockIfAsked if !has_argument(command, b"BLOCK") => {
                 self.send_anywhere(cx, ports, command, front, Kind::Plain)
@@ -534,11 +543,12 @@ fn has_argument(command: &Command<'_>, word: &[u8]) -> bool {
     command.args().any(|arg| arg.eq_ignore_ascii_case(word))
 }
 
-/// Whether `COPY` would go to another database than the client's.
-fn names_other_database(command: &Command<'_>) -> bool {
+/// The other database than the client's to which `COPY` would go.
+fn other_database<'a>(command: &Command<'a>) -> Option<&'a [u8]> {
     let options = command.args().skip(3);
     let values = command.args().skip(4);
     options
         .zip(values)
-        .any(|(option, value)| option.eq_ignore_ascii_case(b"DB") && value != b"0")
+        .find(|(option, value)| option.eq_ignore_ascii_case(b"DB") && *value != b"0")
+        .map(|(_, value)| value)
 }

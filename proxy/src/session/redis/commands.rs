@@ -1,6 +1,6 @@
 //! What is known of a server's commands, with what the proxy does with each.
 
-use protocol_redis::command::{Role, Spec, Table};
+use protocol_redis::command::{Flags, Role, Spec, Table};
 use protocol_redis::request::Command;
 use protocol_redis::rewrite::Transform;
 
@@ -17,7 +17,7 @@ pub(crate) struct Commands {
 impl Commands {
     pub(crate) fn new(table: Table) -> Self {
         let specs = table.specs().iter();
-        let policies = specs.map(|spec| policy(spec.name())).collect();
+        let policies = specs.map(policy_of).collect();
         Self { table, policies }
     }
 
@@ -54,6 +54,15 @@ impl Commands {
             "ERR unknown command '{}', with args beginning with: {args}",
             shorten(command.arg(0))
         )
+    }
+}
+
+/// What becomes of a command: by its name, and of one that has none here by what the server says of it.
+fn policy_of(spec: &Spec) -> Policy {
+    match policy(spec.name()) {
+        // Over the shared connection, others would wait with it.
+        Policy::Share if spec.flags().has(Flags::BLOCKING) => Policy::Block,
+        policy => policy,
     }
 }
 

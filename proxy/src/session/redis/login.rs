@@ -154,7 +154,7 @@ impl RedisSession {
                 write::bulk(out, name.as_bytes());
                 write::bulk(out, value.as_bytes());
             };
-            text(out, "server", "redis");
+            text(out, "server", &known.name);
             text(out, "version", &known.version);
             write::bulk(out, b"proto");
             write::integer(out, if version == Version::Resp3 { 3 } else { 2 });

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use control_store::snapshot::RedisKeySettings;
-use protocol_redis::reply::{Scan, Scanner};
+use protocol_redis::reply::{Scan, Scanner, write};
 
 use dialogue::{Dialogue, dialogues, encode, told};
 use model::{Model, User};
@@ -558,4 +558,99 @@ fn a_server_that_does_not_answer_holds_up_its_own_clients_only() {
     sim.settle();
     let (replies, _) = split(&sim.clients[first].seen);
     assert_eq!(replies.len(), 102);
+}
+
+// ---- servers of other versions ----
+
+/// A command as servers since 7.0 list it. `keys`: first, last, step. `spec`: how its keys are described.
+fn listed(name: &str, flags: &[&str], keys: [i64; 3], spec: Option<&[u8]>) -> Vec<u8> {
+    let mut out = Vec::new();
+    write::array_header(&mut out, 11);
+    write::bulk(&mut out, name.as_bytes());
+    write::integer(&mut out, -2);
+    write::array_header(&mut out, flags.len());
+    flags
+        .iter()
+        .for_each(|it| write::simple(&mut out, it.as_bytes()));
+    keys.iter().for_each(|it| write::integer(&mut out, *it));
+    // Categories and tips.
+    write::array_header(&mut out, 0);
+    write::array_header(&mut out, 0);
+    write::array_header(&mut out, usize::from(spec.is_some()));
+    out.extend_from_slice(spec.unwrap_or_default());
+    // Subcommands, and something that no server sends yet.
+    write::array_header(&mut out, 0);
+    write::bulk(&mut out, b"of the future");
+    out
+}
+
+/// The description of keys behind a number of them, in RESP2.
+const COUNTED: &[u8] = b"*8\r\n$5\r\nnotes\r\n$1\r\n-\r\n$5\r\nflags\r\n*2\r\n+RW\r\n+novel\r\n\
+    $12\r\nbegin_search\r\n*4\r\n$4\r\ntype\r\n$5\r\nindex\r\n$4\r\nspec\r\n*2\r\n$5\r\nindex\r\n:1\r\n\
+    $9\r\nfind_keys\r\n*4\r\n$4\r\ntype\r\n$6\r\nkeynum\r\n$4\r\nspec\r\n\
+    *6\r\n$9\r\nkeynumidx\r\n:0\r\n$8\r\nfirstkey\r\n:1\r\n$7\r\nkeystep\r\n:1\r\n";
+
+#[test]
+fn commands_that_nobody_has_heard_of_are_prefixed_and_routed() {
+    let commands = [
+        // As modules give them: positions only.
+        (
+            "json.mget",
+            listed("json.mget", &["readonly"], [1, -2, 1], None),
+        ),
+        (
+            "x.count",
+            listed("x.count", &["write", "denyoom"], [0, 0, 0], Some(COUNTED)),
+        ),
+        (
+            "x.wait",
+            listed("x.wait", &["write", "blocking"], [1, 1, 1], None),
+        ),
+        (
+            "x.keyless",
+            listed("x.keyless", &["unheard-of"], [0, 0, 0], None),
+        ),
+    ];
+    let mut sim = Sim::with_commands(commands.to_vec());
+    let calls: [(&[&str], &[&str]); 4] = [
+        (
+            &["JSON.MGET", "a", "b", "$"],
+            &["JSON.MGET", "1z:a", "1z:b", "$"],
+        ),
+        (
+            &["x.count", "2", "a", "b", "c"],
+            &["x.count", "2", "1z:a", "1z:b", "c"],
+        ),
+        (&["X.WAIT", "a", "b"], &["X.WAIT", "1z:a", "b"]),
+        (&["x.keyless", "a"], &["x.keyless", "a"]),
+    ];
+    let script: Vec<u8> = calls.iter().flat_map(|(sent, _)| encode(sent)).collect();
+    let client = sim.log_in("acme", &script);
+    sim.settle();
+    assert_eq!(
+        told(&sim.clients[client].seen),
+        "+OK|$3|new|$3|new|$3|new|$3|new|"
+    );
+    let called = std::mem::take(&mut sim.server.called);
+    let called: Vec<Vec<String>> = called
+        .iter()
+        .map(|words| {
+            words
+                .iter()
+                .map(|it| String::from_utf8_lossy(it).into_owned())
+                .collect()
+        })
+        .collect();
+    let expected: Vec<&[&str]> = calls.iter().map(|(_, called)| *called).collect();
+    assert_eq!(called, expected);
+    // What may wait had a connection of its own, or others would have waited with it.
+    assert_eq!(sim.server.of_number(3).len(), 2);
+    // A server is called what it calls itself.
+    sim.clients[client].script = encode(&["HELLO", "3"]);
+    sim.settle();
+    let seen = told(&sim.clients[client].seen);
+    assert!(
+        seen.contains("$6|server|$6|valkey|$7|version|VERSION|"),
+        "{seen}"
+    );
 }

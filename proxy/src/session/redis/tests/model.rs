@@ -9,7 +9,7 @@ use protocol_redis::request::{Args, Event, LARGE, Next, Parser, Stream};
 
 /// What a server of this version says of its commands.
 const TABLE: &[u8] = include_bytes!("../../../../../protocols/redis/testdata/command-7.0.resp3");
-pub(super) const VERSION: &str = "7.0.15";
+const VERSION: &str = "7.0.15";
 
 type Words = Vec<Vec<u8>>;
 type Key = (u32, Vec<u8>);
@@ -33,6 +33,10 @@ pub(super) struct Model {
     pub(super) conns: BTreeMap<u32, Conn>,
     next_client: i64,
     now: Instant,
+    /// It is a newer server, and has these commands besides: as `COMMAND` lists them.
+    more: Vec<(&'static str, Vec<u8>)>,
+    /// How it was called with them.
+    pub(super) called: Vec<Words>,
     /// A script keeps it busy for longer than a script may.
     pub(super) busy: bool,
 }
@@ -88,8 +92,26 @@ impl Model {
             conns: BTreeMap::new(),
             next_client: 1,
             now,
+            more: Vec::new(),
+            called: Vec::new(),
             busy: false,
         }
+    }
+
+    /// Makes it a server that knows more commands.
+    pub(super) fn extend(&mut self, more: Vec<(&'static str, Vec<u8>)>) {
+        self.more = more;
+    }
+
+    /// What it says to `COMMAND`.
+    fn table(&self) -> Vec<u8> {
+        let end = TABLE.iter().position(|it| *it == b'\n').unwrap_or(0) + 1;
+        let count = number(&TABLE[1..end - 2]).and_then(|it| usize::try_from(it).ok());
+        let mut table = Vec::new();
+        write::array_header(&mut table, count.unwrap_or(0) + self.more.len());
+        table.extend_from_slice(&TABLE[end..]);
+        self.more.iter().for_each(|(_, it)| table.extend(it));
+        table
     }
 
     pub(super) fn clear(&mut self) {
@@ -215,6 +237,10 @@ impl Model {
             conn.queue_failed = true;
             return conn.error(BUSY);
         }
+        if self.more.iter().any(|(it, _)| *it == name) {
+            write::bulk(&mut conn.output, b"new");
+            return self.called.push(words);
+        }
         let known = KNOWN.iter().find(|(it, ..)| *it == name);
         let queues = !["multi", "exec", "discard", "watch", "quit", "reset"].contains(&&*name);
         let Some((_, arity, keys)) = known else {
@@ -303,7 +329,10 @@ impl Model {
                     .unwrap_or(0);
                 write::ok(&mut conn.output);
             }
-            "command" => conn.output.extend_from_slice(TABLE),
+            "command" => {
+                let table = self.table();
+                self.reply(id, |out, _| out.extend(table));
+            }
             "quit" => {
                 write::ok(&mut conn.output);
                 conn.over = true;
@@ -431,9 +460,13 @@ impl Model {
 
     fn hello(&mut self, id: u32) {
         let client = self.conns.get(&id).map_or(0, |it| it.client);
+        let (name, number) = match self.more.is_empty() {
+            true => ("redis", VERSION),
+            false => ("valkey", "9.1.0"),
+        };
         self.reply(id, |out, version| {
             write::map_header(out, version, 7);
-            for (name, value) in [("server", "redis"), ("version", VERSION)] {
+            for (name, value) in [("server", name), ("version", number)] {
                 write::bulk(out, name.as_bytes());
                 write::bulk(out, value.as_bytes());
             }

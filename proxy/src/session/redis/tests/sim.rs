@@ -117,6 +117,17 @@ impl Sim {
     pub(super) fn with_settings(seed: u64, settings: &RedisKeySettings) -> Self {
         // All servers of all simulations are alike, and their table is long.
         static KNOWN: OnceLock<Arc<KnownServers>> = OnceLock::new();
+        Self::with_servers(seed, settings, Arc::clone(KNOWN.get_or_init(Arc::default)))
+    }
+
+    /// A server that has these commands besides.
+    pub(super) fn with_commands(more: Vec<(&'static str, Vec<u8>)>) -> Self {
+        let mut sim = Self::with_servers(0, &RedisKeySettings::default(), Arc::default());
+        sim.server.extend(more);
+        sim
+    }
+
+    fn with_servers(seed: u64, settings: &RedisKeySettings, known: Arc<KnownServers>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = QueryLog::open(QueryLogConfig {
             ring_bytes: 64 << 10,
@@ -128,7 +139,7 @@ impl Sim {
             shared: Arc::new(Shared {
                 snapshot: SnapshotCell::new(snapshot(settings)),
                 gates: gates(&mailboxes),
-                redis_servers: Arc::clone(KNOWN.get_or_init(Arc::default)),
+                redis_servers: known,
                 redis_clients: Clients::default(),
                 guard: None,
                 mock_secret: [0; 32],
