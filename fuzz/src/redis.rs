@@ -324,6 +324,8 @@ const TRANSFORMS: [Transform; 11] = [
     Transform::ShardChannels,
     Transform::ShardChannelCounts,
     Transform::TrackingInfo,
+    Transform::Libraries,
+    Transform::LibraryName,
 ];
 
 /// Replies and messages on their way to the client: what comes out is one reply; without a prefix it is the same.

@@ -178,7 +178,9 @@ fn tenants_see_only_their_own() {
             &["SLOWLOG", "GET"],
             &["MIGRATE", "h", "1", "a", "0", "1"],
             &["CLUSTER", "INFO"],
-            &["FUNCTION", "LIST"],
+            &["FUNCTION", "DUMP"],
+            &["FUNCTION", "RESTORE", "x"],
+            &["FUNCTION", "KILL"],
         ] {
             let refused = acme.ask(command);
             assert!(refused.starts_with("-NOPERM "), "{command:?}: {refused}");
@@ -607,6 +609,344 @@ fn what_the_server_cannot_confine_is_done_by_scripts() {
     });
 }
 
+/// A library in which each function returns what it is given, what it finds and that.
+fn library(name: &str, says: &str) -> String {
+    format!(
+        "#!lua name={name}\nlocal calls = 0\n\
+         redis.register_function('get', function(keys, args)\n\
+           calls = calls + 1\n\
+           return {{'{says}', keys[1] and redis.call('GET', keys[1]), args[1], calls}}\n\
+         end)\n\
+         redis.register_function{{function_name='peek', description='looks', flags={{'no-writes'}},\n\
+           callback=function(keys) return redis.call('EXISTS', unpack(keys)) end}}\n\
+         redis.register_function('set', function(keys, args) return redis.call('SET', keys[1], args[1]) end)\n\
+         redis.register_function('fail', function() return redis.call('GET') end)\n\
+         redis.register_function('stray', function(keys, args) return redis.call('GET', args[1]) end)"
+    )
+}
+
+#[test]
+fn functions_are_a_tenants_own() {
+    on_both(|lab| {
+        let (mut acme, mut beta) = (lab.log_in("acme"), lab.log_in("beta"));
+        let (ours, theirs) = (library("lib", "acme"), library("lib", "beta"));
+        assert_eq!(acme.ask(&["FUNCTION", "LIST"]), "[]");
+        assert_eq!(acme.ask(&["FCALL", "get", "0"]), "-ERR Function not found");
+        assert_eq!(acme.ask(&["FUNCTION", "LOAD", &ours]), "lib");
+        assert_eq!(beta.ask(&["FCALL", "get", "0"]), "-ERR Function not found");
+        assert_eq!(beta.ask(&["FUNCTION", "LOAD", &theirs]), "lib");
+        let again = "-ERR Library 'lib' already exists";
+        assert_eq!(acme.ask(&["FUNCTION", "LOAD", &ours]), again);
+        let other = library("other", "acme");
+        let twice = acme.ask(&["FUNCTION", "LOAD", &other]);
+        assert!(
+            twice.starts_with("-ERR Function ") && twice.ends_with(" already exists"),
+            "{twice}"
+        );
+        let name = twice.split(' ').nth(2).unwrap();
+        assert!(
+            ["get", "peek", "set", "fail", "stray"].contains(&name),
+            "{twice}"
+        );
+        assert_eq!(acme.ask(&["FUNCTION", "LOAD", "REPLACE", &ours]), "lib");
+
+        // Each runs its own, on its own keys.
+        acme.ask(&["SET", "k", "mine"]);
+        beta.ask(&["SET", "k", "theirs"]);
+        assert_eq!(
+            acme.ask(&["FCALL", "get", "1", "k", "x"]),
+            "[acme, mine, x, 1]"
+        );
+        assert_eq!(
+            acme.ask(&["fcall", "get", "1", "k", "x"]),
+            "[acme, mine, x, 2]"
+        );
+        assert_eq!(
+            beta.ask(&["FCALL", "get", "1", "k", "x"]),
+            "[beta, theirs, x, 1]"
+        );
+        assert_eq!(acme.ask(&["FCALL_RO", "peek", "2", "k", "none"]), "1");
+        assert_eq!(acme.ask(&["FCALL", "set", "1", "n", "5"]), "OK");
+        assert_eq!(acme.ask(&["GET", "n"]), "5");
+        let stray = acme.ask(&["FCALL", "stray", "0", "20:k"]);
+        assert!(
+            stray.contains("can't access at least one of the keys"),
+            "{stray}"
+        );
+        let failed = acme.ask(&["FCALL", "fail", "0"]);
+        assert!(
+            failed.ends_with("script: fail, on @user_function:10."),
+            "{failed}"
+        );
+        let wrong = acme.ask(&["FCALL_RO", "set", "1", "n", "6"]);
+        assert!(
+            wrong.contains("Can not execute a script with write flag"),
+            "{wrong}"
+        );
+
+        // In a transaction, and where the client's protocol is another.
+        assert_eq!(acme.ask(&["MULTI"]), "OK");
+        assert_eq!(acme.ask(&["FCALL", "peek", "1", "k"]), "QUEUED");
+        assert_eq!(acme.ask(&["FCALL", "fail", "0"]), "QUEUED");
+        let both = acme.ask(&["EXEC"]);
+        assert!(
+            both.starts_with("[1, -ERR ") && both.contains("script: fail,"),
+            "{both}"
+        );
+        acme.ask(&["MULTI"]);
+        let refused = acme.ask(&["FUNCTION", "LIST"]);
+        assert!(
+            refused.starts_with("-ERR this command is not allowed"),
+            "{refused}"
+        );
+        assert!(acme.ask(&["EXEC"]).starts_with("-EXECABORT"));
+
+        // The list holds its own, as they were sent.
+        let list = acme.ask(&["FUNCTION", "LIST", "WITHCODE"]);
+        assert_eq!(list.matches("library_name").count(), 1, "{list}");
+        assert!(
+            list.starts_with("[[library_name, lib, engine, LUA, functions, ["),
+            "{list}"
+        );
+        assert!(list.ends_with(&format!("library_code, {ours}]]")), "{list}");
+        assert!(
+            list.contains("[name, peek, description, looks, flags, [no-writes]]"),
+            "{list}"
+        );
+        assert_eq!(acme.ask(&["FUNCTION", "LIST", "LIBRARYNAME", "x*"]), "[]");
+        let list = acme.ask(&["FUNCTION", "LIST", "libraryname", "l?b"]);
+        assert_eq!(list.matches("library_name").count(), 1, "{list}");
+        let mut modern = lab.log_in_3("acme");
+        let list = modern.ask(&["FUNCTION", "LIST"]);
+        assert!(list.starts_with("[{\"library_name\" => lib, "), "{list}");
+        assert_eq!(
+            modern.ask(&["FUNCTION", "STATS"]),
+            "{\"running_script\" => (nil), \"engines\" => {\"LUA\" => {\"libraries_count\" => 1, \"functions_count\" => 5}}}"
+        );
+        assert_eq!(
+            acme.ask(&["FUNCTION", "STATS"]),
+            "[running_script, (nil), engines, [LUA, [libraries_count, 1, functions_count, 5]]]"
+        );
+        assert!(
+            acme.ask(&["FUNCTION", "HELP"])
+                .starts_with("[FUNCTION <subcommand>")
+        );
+        assert_eq!(
+            acme.ask(&["FUNCTION", "NOSUCH"]),
+            "-ERR unknown subcommand 'NOSUCH'. Try FUNCTION HELP."
+        );
+
+        // Another's stay when all of one's own go.
+        let more = "#!lua name=more\nredis.register_function('more', function() return 1 end)";
+        assert_eq!(acme.ask(&["FUNCTION", "LOAD", more]), "more");
+        assert_eq!(acme.ask(&["FUNCTION", "DELETE", "lib"]), "OK");
+        assert_eq!(
+            acme.ask(&["FUNCTION", "DELETE", "lib"]),
+            "-ERR Library not found"
+        );
+        assert_eq!(acme.ask(&["FCALL", "get", "0"]), "-ERR Function not found");
+        assert_eq!(acme.ask(&["FUNCTION", "LOAD", &ours]), "lib");
+        assert_eq!(acme.ask(&["FCALL", "more", "0"]), "1");
+        let wrong = acme.ask(&["FUNCTION", "FLUSH", "NOW"]);
+        assert_eq!(wrong, "-ERR FUNCTION FLUSH only supports SYNC|ASYNC option");
+        for how in [&["FUNCTION", "FLUSH"][..], &["FUNCTION", "FLUSH", "ASYNC"]] {
+            assert_eq!(acme.ask(how), "OK");
+            assert_eq!(acme.ask(&["FUNCTION", "LIST"]), "[]");
+        }
+        assert_eq!(
+            beta.ask(&["FCALL", "get", "1", "k", "x"]),
+            "[beta, theirs, x, 2]"
+        );
+
+        // Who may only read runs what only reads, and changes nothing.
+        acme.ask(&["FUNCTION", "LOAD", &ours]);
+        let mut reader = lab.connect();
+        reader.ask(&["AUTH", "acme", READER_PASSWORD]);
+        assert_eq!(reader.ask(&["FCALL_RO", "peek", "1", "k"]), "1");
+        for refused in [
+            &["FCALL", "peek", "1", "k"][..],
+            &["FUNCTION", "LOAD", "REPLACE", &other],
+            &["FUNCTION", "DELETE", "lib"],
+            &["FUNCTION", "FLUSH"],
+        ] {
+            let told = reader.ask(refused);
+            assert!(told.starts_with("-NOPERM"), "{refused:?}: {told}");
+        }
+        assert!(reader.ask(&["FUNCTION", "LIST"]).contains("lib"));
+    });
+}
+
+#[test]
+fn a_librarys_code_does_not_get_out_of_its_namespace() {
+    on_both(|lab| {
+        let (mut acme, mut beta) = (lab.log_in("acme"), lab.log_in("beta"));
+        beta.ask(&["FUNCTION", "LOAD", &library("lib", "beta")]);
+        let whole = |lab: &Lab| lab.servers[0].ask(0, &["FUNCTION", "LIST"]);
+        let before = whole(lab);
+        // What there is when a library is loaded gives no way to the server's own `redis`.
+        for code in [
+            "_G.redis.register_function('get', function() end)",
+            "getfenv().redis.register_function('get', function() end)",
+            "setfenv(1, {})",
+            "loadstring('redis.register_function(\"get\", function() end)')()",
+            "getmetatable(redis).__index.register_function('get', function() end)",
+            "setmetatable(redis, {})",
+            "debug.getupvalue(redis.register_function, 1)",
+            "redis.call('GET', '20:k')",
+            "redis.register_function('', function() end)",
+            "redis.register_function({}, function() end)",
+            "redis.register_function({function_name={}, callback=function() end})",
+            "redis.register_function('get', 1)",
+            "redis.register_function('get', function() end, 1)",
+            "redis.register_function('a b', function() end)",
+            "redis.register_function()",
+            "redis.register_function{callback=function() end}",
+            "redis.register_function('two', function() end) redis.register_function('two', function() end)",
+            "end redis.register_function('get', function() end)",
+            "]] redis.register_function('get', function() end)",
+            "]==] end)() redis.register_function('get', function() end)",
+            "return",
+            "\u{1b}Lua",
+        ] {
+            let told = acme.ask(&["FUNCTION", "LOAD", &format!("#!lua name=bad\n{code}")]);
+            assert!(told.starts_with("-ERR "), "{code}: {told}");
+            assert_eq!(whole(lab), before, "{code}");
+        }
+        for line in [
+            "#!lua",
+            "#!lua name=",
+            "#!lua name=a name=b",
+            "#!lua 'name=a'",
+            "#!js name=a",
+            "-- name=a",
+        ] {
+            let code = format!("{line}\nredis.register_function('get', function() end)");
+            let told = acme.ask(&["FUNCTION", "LOAD", &code]);
+            assert!(told.starts_with("-ERR "), "{line}: {told}");
+            assert_eq!(whole(lab), before, "{line}");
+        }
+        // What it registers in roundabout ways is in its namespace, and whatever it changes is its own.
+        let sly = "#!lua name=sly\nlocal register = redis['register' .. '_function'] local api = redis \
+            redis = {call = 1} register('get', function() return {redis.call ~= nil, register == nil} end) \
+            server.register_function('via', function() return redis.call('GET', '20:k') end) \
+            local t = {function_name='one', callback=function() return 1 end} api.register_function(t) \
+            t.function_name='two' api.register_function(t) api.register_function = nil";
+        assert_eq!(acme.ask(&["FUNCTION", "LOAD", sly]), "sly");
+        assert_eq!(acme.ask(&["FCALL", "two", "0"]), "1");
+        assert_eq!(acme.ask(&["FCALL", "one", "0"]), "1");
+        assert_eq!(acme.ask(&["FCALL", "get", "0"]), "[1, (nil)]");
+        let refused = acme.ask(&["FCALL", "via", "0"]);
+        assert!(
+            refused.contains("can't access at least one of the keys"),
+            "{refused}"
+        );
+        assert_eq!(
+            beta.ask(&["FCALL", "get", "1", "none", "x"]),
+            "[beta, (nil), x, 1]"
+        );
+        assert_eq!(beta.ask(&["FCALL", "two", "0"]), "-ERR Function not found");
+        let after = whole(lab);
+        assert_eq!(after.matches("library_name").count(), 2);
+        // When it runs, `redis` is the server's own, which nobody changes for others.
+        let late = "#!lua name=late\nlocal keep = redis.register_function \
+            redis.register_function('late', function() keep('get', function() end) end) \
+            redis.register_function('spoil', function() redis.call = nil end) \
+            redis.register_function('strings', function() getmetatable('').__index = nil end) \
+            redis.register_function('globals', function() _G.x = 1 end) \
+            redis.register_function('missing', function() return {redis.nothing == nil, server_there} end)";
+        assert_eq!(acme.ask(&["FUNCTION", "LOAD", late]), "late");
+        for name in ["late", "spoil", "strings", "globals", "missing"] {
+            let told = acme.ask(&["FCALL", name, "0"]);
+            assert!(told.starts_with("-ERR "), "{name}: {told}");
+        }
+        // Nobody is told of the namespace.
+        let mut all = Vec::new();
+        for words in [
+            &["FUNCTION", "LIST", "WITHCODE"][..],
+            &["FUNCTION", "STATS"],
+            &["FCALL", "late", "0"],
+        ] {
+            all.push(acme.ask(words));
+        }
+        let space = after
+            .split("sly")
+            .next()
+            .unwrap()
+            .rsplit(' ')
+            .next()
+            .unwrap();
+        assert_eq!(space.len(), 34, "{space}");
+        assert!(
+            !all.concat().contains(space.trim_end_matches('_')),
+            "{all:?}"
+        );
+    });
+}
+
+#[test]
+fn libraries_have_a_bound() {
+    on_both(|lab| {
+        let (mut acme, mut beta) = (lab.log_in("acme"), lab.log_in("beta"));
+        let load = |client: &mut common::Wire<_>, name: &str| {
+            let code = format!(
+                "#!lua name={name}\nredis.register_function('{name}', function() return 1 end) --{}",
+                "x".repeat(50_000)
+            );
+            client.ask(&["FUNCTION", "LOAD", "REPLACE", &code])
+        };
+        let names: Vec<String> = (0..40).map(|it| format!("l{it}")).collect();
+        let refused = names.iter().position(|name| load(&mut acme, name) != *name);
+        assert_eq!(refused, Some(20), "1 MiB of code");
+        let told = load(&mut acme, "more");
+        assert!(
+            told.starts_with("-OOM the functions of this database have "),
+            "{told}"
+        );
+        // In the place of one of the same name there is room, and others have theirs.
+        assert_eq!(load(&mut acme, "l3"), "l3");
+        assert_eq!(load(&mut beta, "more"), "more");
+        assert_eq!(acme.ask(&["FUNCTION", "DELETE", "l5"]), "OK");
+        assert_eq!(load(&mut acme, "more"), "more");
+        assert_eq!(acme.ask(&["FUNCTION", "FLUSH"]), "OK");
+        assert_eq!(acme.ask(&["FUNCTION", "LIST"]), "[]");
+        // As many clients as may be, at the same time.
+        let mut clients: Vec<_> = (0..40).map(|_| lab.log_in("acme")).collect();
+        for (client, name) in clients.iter_mut().zip(&names) {
+            let code = format!(
+                "#!lua name={name}\nredis.register_function('{name}', function() return 1 end) --{}",
+                "x".repeat(50_000)
+            );
+            client.send(&["FUNCTION", "LOAD", &code]);
+        }
+        let told: Vec<String> = clients.iter_mut().map(|client| client.read()).collect();
+        let there = acme.ask(&["FUNCTION", "LIST"]);
+        let loaded = told
+            .iter()
+            .zip(&names)
+            .filter(|(told, name)| told == name)
+            .count();
+        assert_eq!(there.matches("library_name").count(), loaded, "{told:?}");
+        assert!(loaded <= 20, "{loaded}");
+        assert!(
+            told.iter()
+                .all(|it| it.starts_with('l') || it.starts_with("-OOM ")),
+            "{told:?}"
+        );
+        // A large one is refused, and a call with a large argument is not.
+        let large = format!("#!lua name=x\n--{}", "x".repeat(200_000));
+        let told = acme.ask(&["FUNCTION", "LOAD", &large]);
+        assert!(told.starts_with("-ERR a command over "), "{told}");
+        acme.ask(&["FUNCTION", "FLUSH"]);
+        let code = "#!lua name=len\nredis.register_function('len', function(keys, args) return #args[1] end)";
+        assert_eq!(acme.ask(&["FUNCTION", "LOAD", code]), "len");
+        assert_eq!(
+            acme.ask(&["FCALL", "len", "1", "k", &large]),
+            large.len().to_string()
+        );
+        assert_eq!(acme.ask(&["FCALL", &large, "0"]), "-ERR Function not found");
+    });
+}
+
 #[test]
 fn keys_live_as_long_as_the_settings_say() {
     on_both(|lab| {
@@ -699,6 +1039,8 @@ fn a_database_holds_as_many_keys_as_it_may() {
         lab.publish(0, DatabaseStatus::Ready);
         lab.traffic().refresh(ACME);
         let mut client = lab.log_in("acme");
+        let code = "#!lua name=l\nredis.register_function('put', function(keys) return redis.call('SET', keys[1], 'x') end)";
+        assert_eq!(client.ask(&["FUNCTION", "LOAD", code]), "l");
         let full = "-OOM this database holds 3 keys, and may not hold more (max_keys)";
         for (command, reply) in [
             (&["SET", "a", "1"][..], "OK"),
@@ -716,6 +1058,8 @@ fn a_database_holds_as_many_keys_as_it_may() {
                 &["EVAL", "return redis.call('GET', KEYS[1])", "1", "a"],
                 "3",
             ),
+            (&["FCALL", "put", "1", "d"], full),
+            (&["FCALL", "put", "1", "a"], "OK"),
             (&["RENAME", "a", "e"], "OK"),
             (&["DEL", "b"], "1"),
             (&["SET", "d", "1"], "OK"),
@@ -766,6 +1110,12 @@ fn a_script_that_does_not_end_is_ended() {
         spinning.ask(&["MULTI"]);
         spinning.ask(&["EVAL", "while true do end", "0"]);
         let killed = spinning.ask(&["EXEC"]);
+        assert!(killed.contains("Script killed"), "{killed}");
+        // And a function.
+        let code =
+            "#!lua name=l\nredis.register_function('spin', function() while true do end end)";
+        spinning.ask(&["FUNCTION", "LOAD", code]);
+        let killed = spinning.ask(&["FCALL", "spin", "0"]);
         assert!(killed.contains("Script killed"), "{killed}");
     });
 }

@@ -1,9 +1,11 @@
 //! What Redis needs of the snapshot beyond the other engines: where a database's keys are on its server, what holds for
 //! them, and who is meant by a login, which names no database.
 
+mod functions;
 mod index;
 mod login;
 
+pub use functions::function_namespace;
 pub use index::RedisIndex;
 pub use login::{redis_login, redis_user};
 

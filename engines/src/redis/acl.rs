@@ -3,7 +3,8 @@
 //! On a shared server a database's roles reach the keys and channels with its prefix, and its own logical database alone: they
 //! may not `SELECT`. What an ACL cannot confine is refused to them altogether:
 //! - `COPY` and `MOVE`, which write to another logical database, from a script too;
-//! - `FUNCTION`, since libraries and the functions in them belong to the whole server, where another tenant would call them;
+//! - `FUNCTION`, since libraries belong to the whole server: the proxy asks as [`SELECT_USER`], for names in a namespace that nobody
+//!   else can guess. What a function does is limited as a script is, so that calling one is everybody's;
 //! - `CLIENT TRACKING`, which in broadcast mode tells of every key of the server, and `PUBSUB`, which tells of every channel:
 //!   the proxy asks as [`SELECT_USER`], for what it has confined itself;
 //! - whatever may read or write and names no keys, unless it is known to keep to the logical database.
@@ -28,13 +29,13 @@ const READ: &str = "+@read +@transaction -@dangerous -@admin +keys +sort_ro \
     +ping +echo +time +wait +command +acl|whoami \
     +client|id +client|getname +client|setname +client|reply +client|caching +client|trackinginfo +client|getredir \
     +subscribe +psubscribe +ssubscribe +unsubscribe +punsubscribe +sunsubscribe \
-    +eval_ro +evalsha_ro +script|load +script|exists";
+    +eval_ro +evalsha_ro +fcall_ro +script|load +script|exists";
 /// For those who may change data, besides.
 const WRITE: &str = "+@write -@dangerous -@admin -copy -move -function +keys +sort +sort_ro +restore +flushdb \
-    +publish +spublish +eval +evalsha";
+    +publish +spublish +eval +evalsha +fcall";
 /// On a server of its own, what an ACL cannot confine needs no confining.
-const OWN_READ: &str = "+fcall_ro +pubsub +client|tracking";
-const OWN_WRITE: &str = "+copy +fcall";
+const OWN_READ: &str = "+pubsub +client|tracking +function|list +function|stats +function|help";
+const OWN_WRITE: &str = "+copy +function|load +function|delete +function|flush";
 const OWN_ADMIN: &str = "+function";
 
 /// What [`SELECT_USER`] may do: choose the logical database, and what the proxy confines itself, see above. It reaches no key and
@@ -42,7 +43,7 @@ const OWN_ADMIN: &str = "+function";
 /// no longer when its database moves.
 const SELECT_RULES: &str = "-@all +select +info +client|tracking +client|unblock \
     +pubsub|channels +pubsub|numsub +pubsub|numpat +pubsub|shardchannels +pubsub|shardnumsub \
-    +script|kill +function|kill";
+    +function|load +function|delete +function|list +function|help +script|kill +function|kill";
 
 /// The rules of a role, as arguments of `ACL SETUSER`; they replace what it had.
 pub(super) fn rules(

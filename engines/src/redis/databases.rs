@@ -1,12 +1,15 @@
 //! Making, closing and removing databases: their roles, and their keys.
 
+use std::collections::HashMap;
+
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{Cmd, Value, cmd, pipe};
+use ::redis::{Cmd, Value, cmd, from_redis_value_ref, pipe};
 use control_store::ids::Role;
+use control_store::redis::function_namespace;
 use control_store::snapshot::{NativeRoles, RedisDatabase};
 
 use super::acl::{rules, set_user};
-use super::connect::{admin, ask, ask_all, run};
+use super::connect::{admin, ask, ask_all, error, run};
 use super::table::commands;
 use crate::{DatabaseSpec, EngineError, ServerAccess};
 
@@ -68,8 +71,8 @@ pub(super) async fn close(
     save(&mut admin).await
 }
 
-/// Removes the roles, which ends their connections, and then the keys, which nobody can add to any more. They are freed beside
-/// the server's other work.
+/// Removes the roles, which ends their connections, and then the keys, which nobody can add to any more, and the libraries of
+/// functions. Keys are freed beside the server's other work.
 pub(super) async fn remove(
     server: &ServerAccess,
     database: &DatabaseSpec<'_>,
@@ -83,7 +86,34 @@ pub(super) async fn remove(
     let mut flush = cmd("FLUSHDB");
     flush.arg("ASYNC");
     run(&mut admin, &flush).await?;
+    remove_libraries(&mut admin, database).await?;
     save(&mut admin).await
+}
+
+/// Removes the libraries that a database has on a server which others use as well.
+async fn remove_libraries(
+    admin: &mut MultiplexedConnection,
+    database: &DatabaseSpec<'_>,
+) -> Result<(), EngineError> {
+    let namespace = function_namespace(database.roles, place(database)?);
+    if namespace.is_empty() {
+        return Ok(()); // They end with the server.
+    }
+    let mut list = cmd("FUNCTION");
+    list.arg("LIST")
+        .arg("LIBRARYNAME")
+        .arg(format!("{namespace}*"));
+    let libraries: Vec<HashMap<String, Value>> = ask(admin, &list).await?;
+    for library in libraries {
+        let Some(name) = library.get("library_name") else {
+            continue;
+        };
+        let name: String = from_redis_value_ref(name).map_err(|it| error(&it.into()))?;
+        let mut delete = cmd("FUNCTION");
+        delete.arg("DELETE").arg(name);
+        run(admin, &delete).await?;
+    }
+    Ok(())
 }
 
 /// So that a restart finds the users as they are now.

@@ -1,6 +1,7 @@
 //! Making, closing, measuring and removing databases.
 
 use control_store::ids::Role;
+use control_store::redis::function_namespace;
 use engines::redis::RedisEngine;
 use engines::{ApplyOptions, Change, DatabaseEngine as _, EngineError};
 use redis::Value;
@@ -52,6 +53,7 @@ async fn roles_do_what_their_names_say() {
         ("FLUSHALL", [false, false, false]),
         ("INFO", [false, false, false]),
         ("FUNCTION LIST", [false, false, false]),
+        ("FUNCTION LOAD code", [false, false, false]),
     ] {
         for (role, passes) in [Role::Admin, Role::Write, Role::Read]
             .into_iter()
@@ -137,7 +139,7 @@ async fn a_closed_database_keeps_its_keys() {
 }
 
 #[tokio::test]
-async fn removing_a_database_removes_its_roles_and_keys() {
+async fn removing_a_database_removes_its_roles_keys_and_functions() {
     let lab = Lab::start(true).await;
     let (acme, globex) = (
         lab.database(1, Some(1)).await,
@@ -147,6 +149,23 @@ async fn removing_a_database_removes_its_roles_and_keys() {
     call(&mut client, &words("SET 1:a 1")).await.unwrap();
     let mut other = lab.connect(&globex, Role::Admin).await;
     call(&mut other, &words("SET 2:a 1")).await.unwrap();
+    for (made, name) in [(&acme, "a"), (&acme, "b"), (&globex, "a")] {
+        let space = function_namespace(&made.roles, &made.place);
+        let library = format!(
+            "#!lua name={space}{name}\nredis.register_function('{space}{name}', function() return 7 end)"
+        );
+        let mut platform = lab.admin(0).await;
+        call(&mut platform, &["FUNCTION", "LOAD", &library])
+            .await
+            .unwrap();
+    }
+    // They are there after a restart.
+    lab.restart().await;
+    let mut client = lab.connect(&acme, Role::Admin).await;
+    let mut other = lab.connect(&globex, Role::Admin).await;
+    let name = format!("{}b", function_namespace(&acme.roles, &acme.place));
+    let called = call(&mut client, &["FCALL", &name, "0"]).await;
+    assert_eq!(called, Ok(Value::Int(7)));
     for _ in 0..2 {
         RedisEngine
             .drop_database(&lab.server, &acme.spec())
@@ -165,6 +184,12 @@ async fn removing_a_database_removes_its_roles_and_keys() {
         );
     }
     call(&mut other, &words("GET 2:a")).await.unwrap();
+    let list = call(&mut lab.admin(0).await, &words("FUNCTION LIST")).await;
+    let list = format!("{:?}", list.unwrap());
+    assert_eq!(list.matches("library_name").count(), 1, "{list}");
+    let name = format!("{}a", function_namespace(&globex.roles, &globex.place));
+    let called = call(&mut other, &["FCALL", &name, "0"]).await;
+    assert_eq!(called, Ok(Value::Int(7)));
     lab.stop().await;
 }
 

@@ -1,6 +1,7 @@
 //! The second wall: what a native role can do on a shared server if the proxy passes on whatever a client sends.
 
 use control_store::ids::Role;
+use control_store::redis::function_namespace;
 use futures_util::StreamExt as _;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
@@ -201,7 +202,7 @@ async fn no_command_reaches_or_changes_what_is_not_its_own() {
 }
 
 /// What ACLs cannot confine, and so nobody may do.
-const REFUSED: [&str; 42] = [
+const REFUSED: [&str; 47] = [
     "SELECT 2",
     "SELECT 0",
     "SWAPDB 1 2",
@@ -224,6 +225,11 @@ const REFUSED: [&str; 42] = [
     "FUNCTION FLUSH",
     "FUNCTION DUMP",
     "FUNCTION LOAD code",
+    "FUNCTION DELETE lib",
+    "FUNCTION RESTORE x",
+    "FUNCTION STATS",
+    "FUNCTION KILL",
+    "FUNCTION HELP",
     "SCRIPT FLUSH",
     "SCRIPT KILL",
     "SCRIPT DEBUG YES",
@@ -273,6 +279,57 @@ async fn what_an_acl_cannot_confine_is_refused_from_scripts_too() {
         ];
         assert!(refused.iter().any(|it| told.contains(it)), "{line}: {told}");
     }
+    world.lab.stop().await;
+}
+
+#[tokio::test]
+async fn anothers_function_has_a_name_that_nobody_knows_and_would_reach_nothing_of_its() {
+    let world = Neighbours::new().await;
+    let mut platform = world.lab.admin(0).await;
+    let namespace = function_namespace(&world.globex.roles, &world.globex.place);
+    let library = format!(
+        "#!lua name={namespace}lib\nredis.register_function('{namespace}f', function(keys) return redis.call('GET', keys[1] or '2:str') end)"
+    );
+    let load = ["FUNCTION", "LOAD", &library];
+    call(&mut platform, &load).await.unwrap();
+    for role in [Role::Admin, Role::Write] {
+        for name in [
+            "f",
+            "lib",
+            &format!(
+                "{}f",
+                function_namespace(&world.acme.roles, &world.acme.place)
+            ),
+        ] {
+            let mut connection = world.fresh(role).await;
+            let answer = call(&mut connection, &["FCALL", name, "0"]).await;
+            let told = answer.expect_err(name).to_string();
+            assert!(told.contains("Function not found"), "{told}");
+        }
+        // Who knew its name would run it as nobody but themselves.
+        let name = format!("{namespace}f");
+        for (line, expected) in [
+            (
+                &["FCALL", &name, "0"][..],
+                "can't access at least one of the keys",
+            ),
+            (
+                &["FCALL", &name, "1", "2:str"],
+                "can't access at least one of the keys",
+            ),
+        ] {
+            let mut connection = world.fresh(role).await;
+            let told = format!("{:?}", call(&mut connection, line).await.expect_err(&name));
+            assert!(told.contains(expected) || told.contains("NoPerm"), "{told}");
+            assert!(!told.contains("topsecret"), "{told}");
+        }
+        let mut connection = world.fresh(role).await;
+        let own = call(&mut connection, &["FCALL", &name, "1", "1:str"]).await;
+        assert_eq!(own, Ok(Value::BulkString(b"1".to_vec())));
+    }
+    let mut reader = world.fresh(Role::Read).await;
+    let answer = call(&mut reader, &["FCALL", "f", "0"]).await;
+    assert_eq!(code(&answer).as_deref(), Some("NOPERM"));
     world.lab.stop().await;
 }
 
@@ -368,7 +425,11 @@ async fn the_user_that_selects_reaches_nothing() {
         "pubsub shardchannels",
         "pubsub shardnumsub",
         "script kill",
+        "function delete",
+        "function help",
         "function kill",
+        "function list",
+        "function load",
     ];
     let mut admin = world.lab.admin(0).await;
     for command in &all {

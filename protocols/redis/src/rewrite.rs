@@ -12,6 +12,7 @@
 //! [`glob::matches`] then decides which of the client's patterns a message is for.
 
 mod commands;
+pub mod functions;
 pub mod glob;
 mod prefix;
 mod replies;

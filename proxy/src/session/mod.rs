@@ -26,6 +26,7 @@ use postgres::login::KnownLogins;
 use postgres::settings::SettingSets;
 use postgres::statement::Statements;
 use redis::clients::Clients;
+use redis::functions::Loads;
 
 /// What all sessions of a process share.
 pub(crate) struct Shared {
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) redis_servers: Arc<KnownServers>,
     /// Who is logged in to Redis databases.
     pub(crate) redis_clients: Clients,
+    /// The libraries of functions that Redis servers are being given.
+    pub(crate) redis_loads: Arc<Loads>,
     /// Bans addresses whose logins fail too often.
     pub(crate) guard: Option<Arc<Guard>>,
 }

@@ -33,6 +33,8 @@ pub struct Rewriter {
     /// The patterns that the native user may subscribe to.
     bases: [Box<[u8]>; 3],
     number: u32,
+    /// What the names of the database's functions and libraries begin with.
+    namespace: Box<[u8]>,
 }
 
 /// Which of the [`Rewriter::base_patterns`] a client's pattern needs.
@@ -89,7 +91,21 @@ impl Rewriter {
             prefix: prefix.into(),
             pattern: pattern.into(),
             number,
+            namespace: Box::default(),
         })
+    }
+
+    /// The same, for a database the names of whose functions and libraries begin so: letters, digits and underscores. Others cannot
+    /// guess it, and no client is told.
+    #[must_use]
+    pub fn with_namespace(mut self, namespace: &str) -> Self {
+        self.namespace = namespace.as_bytes().into();
+        self
+    }
+
+    /// What the names of the database's functions and libraries begin with.
+    pub fn namespace(&self) -> &[u8] {
+        &self.namespace
     }
 
     /// Whether nothing is ever changed.

@@ -1,5 +1,7 @@
 //! Replies and messages on their way to the client.
 
+use memchr::memmem;
+
 use super::prefix::{Edit, Rewriter};
 use super::transform::Transform;
 use crate::reply::{ReplyError, Token, Tokens, mark, write};
@@ -182,6 +184,8 @@ impl<'a, 'o> Copier<'a, 'o> {
             },
             Transform::StreamKeys => self.stream_keys(&key),
             Transform::TrackingInfo => self.tracking_info(&key),
+            Transform::Libraries => self.libraries(),
+            Transform::LibraryName => self.name(&|name| rewriter.name_back(name)),
         }
     }
 
@@ -214,6 +218,52 @@ impl<'a, 'o> Copier<'a, 'o> {
                 _ => return Err(FORM),
             }
         }
+        Ok(())
+    }
+
+    /// `FUNCTION LIST`.
+    fn libraries(&mut self) -> Result {
+        let rewriter = self.rewriter;
+        let own = |name: &[u8]| rewriter.name_back(name);
+        for _ in 0..self.aggregate()?.unwrap_or(0) {
+            for _ in 0..self.pairs()? {
+                match self.token()? {
+                    Token::Bulk(_, b"library_name") => self.name(&own)?,
+                    Token::Bulk(_, b"functions") => self.functions()?,
+                    Token::Bulk(_, b"library_code") => self.library_code()?,
+                    Token::Bulk(..) => self.pass()?,
+                    _ => return Err(FORM),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Those of a library that is the client's own.
+    fn functions(&mut self) -> Result {
+        let rewriter = self.rewriter;
+        let own = |name: &[u8]| rewriter.name_back(name);
+        for _ in 0..self.aggregate()?.unwrap_or(0) {
+            for _ in 0..self.pairs()? {
+                match self.token()? {
+                    Token::Bulk(_, b"name") => self.name(&own)?,
+                    Token::Bulk(..) => self.pass()?,
+                    _ => return Err(FORM),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn library_code(&mut self) -> Result {
+        let start = self.at();
+        let code = match self.token()? {
+            Token::Bulk(mark::BULK, code) => code,
+            _ => return Err(FORM),
+        };
+        self.copy(start);
+        write::bulk(self.out, &self.rewriter.client_code(code));
+        self.from = self.at();
         Ok(())
     }
 
@@ -267,7 +317,14 @@ impl<'a, 'o> Copier<'a, 'o> {
             _ => return Err(FORM),
         };
         let mut stripped = Vec::new();
-        if !strip_error(self.rewriter.prefix(), text, &mut stripped) {
+        let namespace = self.rewriter.namespace();
+        let mut found = strip_error(self.rewriter.prefix(), text, &mut stripped);
+        if !namespace.is_empty() && memmem::find(text, namespace).is_some() {
+            let text = if found { &*stripped } else { text };
+            stripped = without(text, namespace);
+            found = true;
+        }
+        if !found {
             return Ok(());
         }
         self.copy(start);
@@ -354,6 +411,27 @@ impl Rewriter {
         let drop = self.prefix().len();
         self.client_key(key).map(|_| Edit { drop, head: &[] })
     }
+}
+
+impl Rewriter {
+    /// A function's or library's name as the client knows it.
+    fn name_back(&self, name: &[u8]) -> Option<Edit<'static>> {
+        let drop = self.namespace().len();
+        name.starts_with(self.namespace())
+            .then_some(Edit { drop, head: &[] })
+    }
+}
+
+/// What is left of a text without a word wherever that stands in it.
+fn without(text: &[u8], word: &[u8]) -> Vec<u8> {
+    let mut left = Vec::with_capacity(text.len());
+    let mut from = 0;
+    for at in memmem::find_iter(text, word) {
+        left.extend_from_slice(text.get(from..at).unwrap_or_default());
+        from = at + word.len();
+    }
+    left.extend_from_slice(text.get(from..).unwrap_or_default());
+    left
 }
 
 fn digits(len: usize) -> usize {

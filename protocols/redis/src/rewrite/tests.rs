@@ -670,7 +670,7 @@ proptest! {
     #[test]
     fn any_reply_is_rewritten_or_refused(reply: Vec<u8>) {
         let mut out = Vec::new();
-        for transform in [Transform::Keys, Transform::Scan, Transform::StreamKeys, Transform::TrackingInfo] {
+        for transform in [Transform::Keys, Transform::Scan, Transform::StreamKeys, Transform::TrackingInfo, Transform::Libraries] {
             let _ = rewriter().reply(transform, &reply, &mut out);
         }
         let _ = rewriter().message(&reply, &mut out);

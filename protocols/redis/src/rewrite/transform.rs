@@ -26,6 +26,10 @@ pub enum Transform {
     ShardChannelCounts,
     /// A map of which `prefixes` holds beginnings of keys.
     TrackingInfo,
+    /// Libraries of functions, with their names and code.
+    Libraries,
+    /// It is a library's name.
+    LibraryName,
 }
 
 impl Transform {
@@ -43,6 +47,8 @@ impl Transform {
             b"pubsub|shardchannels" => Self::ShardChannels,
             b"pubsub|shardnumsub" => Self::ShardChannelCounts,
             b"client|trackinginfo" => Self::TrackingInfo,
+            b"function|list" => Self::Libraries,
+            b"function|load" => Self::LibraryName,
             _ => Self::None,
         }
     }

@@ -232,7 +232,9 @@ impl Login {
             &mut out,
             &[b"CLIENT", b"UNBLOCK", id.as_bytes(), b"TIMEOUT"],
         );
+        // Of the two, the one for what runs: a script or a function.
         write::command(&mut out, &[b"SCRIPT", b"KILL"]);
+        write::command(&mut out, &[b"FUNCTION", b"KILL"]);
         write::command(&mut out, &[b"QUIT"]);
         out.into()
     }

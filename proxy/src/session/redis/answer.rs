@@ -1,6 +1,7 @@
 //! What each reply does.
 
 use control_store::{Engine, Fault};
+use protocol_redis::reply::write;
 use protocol_redis::rewrite::{RewriteError, Transform};
 
 use super::flight::{Failure, Flight, Kind, Logged, Place, record};
@@ -65,6 +66,11 @@ impl RedisSession {
         if let Kind::Bracket = flight.kind {
             return self.bracket_answered(cx, ports, bytes);
         }
+        match flight.kind {
+            Kind::Libraries => return self.libraries_answered(bytes),
+            Kind::Ignored => return,
+            _ => {}
+        }
         let failed = bytes.first() == Some(&b'-');
         let failure = failed.then(|| Failure::of_reply(bytes));
         let mut out = std::mem::take(&mut cx.redis.out);
@@ -96,6 +102,15 @@ impl RedisSession {
             }
             Kind::Info if !failed => {
                 self.own_info(cx, bytes, &mut out);
+                self.record(cx, &flight, None);
+            }
+            Kind::FunctionStats if !failed => {
+                self.function_stats(bytes, &mut out);
+                self.record(cx, &flight, None);
+            }
+            Kind::Flushed => {
+                // That another client has deleted it meanwhile is no error.
+                write::ok(&mut out);
                 self.record(cx, &flight, None);
             }
             kind => {
@@ -134,6 +149,7 @@ impl RedisSession {
                 limits::integer(reply, out);
                 Ok(())
             }
+            Kind::Loaded { .. } => who.rewriter.reply(Transform::LibraryName, reply, out),
             Kind::Exec(transforms) => who.rewriter.exec(transforms.iter().copied(), reply, out),
             _ => who.rewriter.reply(Transform::None, reply, out),
         }

@@ -7,6 +7,7 @@ use protocol_redis::rewrite::Transform;
 
 use super::commands::{Commands, describe};
 use super::flight::{Failure, Flight, Kind, Logged};
+use super::functions::Function;
 use super::own::Actor;
 use super::policy::{Here, Policy, Transaction};
 use super::route::Turn;
@@ -108,18 +109,10 @@ impl RedisSession {
     ) -> Step {
         let in_transaction = self.own.as_ref().is_some_and(|own| own.queued.is_some());
         match policy {
-            Policy::Function
-                if self
-                    .who
-                    .as_ref()
-                    .is_some_and(|it| it.rewriter.is_identity()) =>
-            {
-                self.send_anywhere(cx, ports, command, front, Kind::Plain)
+            Policy::Function(what) if self.shares_functions() => {
+                self.function(cx, ports, command, front, what)
             }
-            Policy::Function => {
-                let text = "NOPERM functions belong to the whole server: use scripts (EVAL, SCRIPT LOAD), or a dedicated server";
-                self.refuse(cx, ports, command, text, ErrorClass::Denied)
-            }
+            Policy::Function(_) => self.send_anywhere(cx, ports, command, front, Kind::Plain),
             Policy::Refuse(sentence) => {
                 let text = format!("NOPERM {sentence}");
                 self.refuse(cx, ports, command, &text, ErrorClass::Denied)
@@ -213,6 +206,10 @@ impl RedisSession {
                 integer = limits::counts(command);
                 true
             }
+            Policy::Function(Function::Call) if !who.rewriter.namespace().is_empty() => {
+                who.rewriter.call(spec, command, out);
+                true
+            }
             Policy::Copy => scripted::copy(&who.rewriter, command, out),
             Policy::Sort => scripted::sort(&who.rewriter, command, out),
             _ => false,
@@ -241,7 +238,7 @@ impl RedisSession {
     }
 
     /// Over the session's own connection, if it has one, or else over the shared one.
-    fn send_anywhere<P: Ports<Backend>>(
+    pub(super) fn send_anywhere<P: Ports<Backend>>(
         &mut self,
         cx: &mut Context,
         ports: &mut P,

@@ -11,6 +11,7 @@ use protocol_redis::rewrite::Transform;
 use protocol_redis::text;
 use smallvec::SmallVec;
 
+use super::functions::Load;
 use crate::metrics::ErrorClass;
 use crate::query_log::{ErrorCode, StatementRecord};
 use crate::reactor::Buf;
@@ -36,6 +37,16 @@ pub(super) enum Kind {
     Bracket,
     /// It goes to the client as an integer, whatever it is.
     Integer,
+    /// It is the list of the database's libraries, asked for before one is loaded or all are deleted.
+    Libraries,
+    /// It is that of loading a library, which is counted as being loaded until this is dropped.
+    Loaded { _load: Option<Load> },
+    /// It is that list, for `FUNCTION STATS`.
+    FunctionStats,
+    /// It is that of the last of several commands which do what one of the client's has asked for: it is done.
+    Flushed,
+    /// Nobody sees it, whatever it is: the others of those commands.
+    Ignored,
     /// Nobody sees it, and it is no error: the backend is made ready for what the client wants.
     Hidden,
 }
@@ -77,6 +88,11 @@ impl Logged {
         let end = logged.command.len();
         logged.show(start..end);
         logged
+    }
+
+    /// The name of a command that the server knows, and its subcommand's.
+    pub(super) fn names_of(command: &Command<'_>) -> Self {
+        Self::of_words(&[command.arg(0).to_vec(), command.arg(1).to_vec()])
     }
 
     /// Words, all of which are shown.

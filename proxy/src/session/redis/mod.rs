@@ -13,6 +13,7 @@
 //! | `commands.rs` | what is known of a server's commands |
 //! | `here.rs`, `clients.rs` | commands that we answer, and what `CLIENT LIST` shows |
 //! | `stream.rs` | commands that are too large to be seen whole |
+//! | `functions.rs` | functions: their libraries, in a namespace of the database's own |
 //! | `limits.rs` | the settings of a database: how long keys live, and how many there may be |
 //! | `scripted.rs` | what scripts do because the server would not |
 //! | `info.rs`, `timeout.rs` | what a tenant may see of `INFO`; a waiting command's time |
@@ -23,6 +24,7 @@ pub(crate) mod clients;
 mod command;
 pub(crate) mod commands;
 mod flight;
+pub(crate) mod functions;
 mod here;
 mod info;
 mod input;
@@ -41,6 +43,7 @@ mod timeout;
 use std::sync::Arc;
 use std::time::Instant;
 
+use control_store::redis::function_namespace;
 use control_store::snapshot::Key;
 use control_store::{DatabaseId, Engine, Fault, KeyId};
 use protocol_redis::reply::write::Version;
@@ -181,10 +184,13 @@ fn place_of(route: &Route) -> (&[u8], u32) {
 
 fn rewriter_of(route: &Route) -> Result<Rewriter, Fault> {
     let (prefix, number) = place_of(route);
-    Rewriter::new(prefix, number).map_err(|error| {
+    let rewriter = Rewriter::new(prefix, number).map_err(|error| {
         tracing::error!(%error, "the store holds a prefix that cannot be one");
         Fault::Bug
-    })
+    })?;
+    let place = route.database.redis.as_ref();
+    let namespace = place.map(|it| function_namespace(&route.database.native_roles, it));
+    Ok(rewriter.with_namespace(&namespace.unwrap_or_default()))
 }
 
 /// A `HELLO` that is not answered yet.
@@ -227,6 +233,8 @@ pub(crate) struct RedisSession {
     moved: Option<Box<Subscriptions>>,
     /// What stands around the command in hand.
     bracket: Option<Box<limits::Bracket>>,
+    /// What is known and reserved for the command in hand, which is about libraries of functions.
+    libraries: Option<Box<functions::Libraries>>,
     /// Why the next command is not sent.
     refused: Option<Fault>,
     /// A command that is too large to be seen whole.
@@ -256,6 +264,7 @@ impl Session<Backend> for RedisSession {
             greeting: None,
             moved: None,
             bracket: None,
+            libraries: None,
             refused: None,
             streaming: None,
             midway: false,
@@ -367,6 +376,7 @@ impl RedisSession {
                     let command = args.command(&front);
                     let step = match self.refused.take() {
                         Some(fault) => {
+                            self.libraries = None;
                             let text = face::translate(&fault).text;
                             self.refuse(cx, ports, &command, &text, ErrorClass::from(&fault))
                         }

@@ -3,6 +3,8 @@
 //! A command that is not named here, and that the server knows, goes to the server: new and module commands work. The wall
 //! against what may not be done is the native role; this is courtesy, and what the wall cannot do.
 
+use super::functions::Function;
+
 /// What becomes of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Policy {
@@ -30,8 +32,8 @@ pub(super) enum Policy {
     Sort,
     /// As [`Policy::Share`], with the name of the command that flushes one database.
     FlushDatabase,
-    /// As [`Policy::Share`] on a server that is the database's own; on others it is refused.
-    Function,
+    /// As [`Policy::Share`] on a server that is the database's own; on others in a namespace of the database's.
+    Function(Function),
     /// It is refused with this sentence.
     Refuse(&'static str),
 }
@@ -142,7 +144,7 @@ pub(super) fn policy(name: &[u8]) -> Policy {
         b"swapdb" | b"move" | b"migrate" => Refuse(OTHER_DATABASES),
         b"cluster" | b"asking" | b"readonly" | b"readwrite" => Refuse(CLUSTER),
         b"script|flush" | b"script|kill" | b"script|debug" => Refuse(SCRIPTS),
-        b"function" | b"fcall" | b"fcall_ro" => Policy::Function,
+        b"fcall" | b"fcall_ro" => Policy::Function(Function::Call),
         b"save" | b"bgsave" | b"bgrewriteaof" => Refuse(BACKUPS),
         b"module" => Refuse(MODULES),
         _ => by_container(name),
@@ -151,6 +153,9 @@ pub(super) fn policy(name: &[u8]) -> Policy {
 
 /// A subcommand that is not named is treated as its command is, if that is named.
 fn by_container(name: &[u8]) -> Policy {
+    if name.split(|byte| *byte == b'|').next() == Some(b"function") {
+        return Policy::Function(Function::of(name));
+    }
     match name.iter().position(|byte| *byte == b'|') {
         Some(at) => match name.get(..at) {
             Some(b"client") => Policy::Refuse(SERVER),
@@ -173,6 +178,9 @@ mod tests {
         assert_eq!(policy(b"client|whatever-comes"), Policy::Refuse(SERVER));
         assert_eq!(policy(b"object|encoding"), Policy::Share);
         assert_eq!(policy(b"script|load"), Policy::Share);
+        assert_eq!(policy(b"function|list"), Policy::Function(Function::List));
+        assert_eq!(policy(b"function|new"), Policy::Function(Function::Unknown));
+        assert_eq!(policy(b"function"), Policy::Function(Function::Unknown));
     }
 
     #[test]

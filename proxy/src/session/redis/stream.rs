@@ -7,6 +7,7 @@ use protocol_redis::rewrite::{StreamRewriter, Transform};
 
 use super::RedisSession;
 use super::flight::{Kind, Logged};
+use super::functions::Function;
 use super::policy::Policy;
 use super::route::Turn;
 use crate::backend::redis::Backend;
@@ -51,6 +52,8 @@ struct Sending {
     conn: ConnId,
     rewriter: StreamRewriter,
     transform: Transform,
+    /// The second argument is the name of a function, which is another on the server.
+    calls: bool,
     /// The line's end behind what has been sent is to come. With it the server would have the whole command, and could answer before
     /// its end has come from the client.
     line_open: bool,
@@ -145,7 +148,7 @@ impl RedisSession {
                     (Stage::Naming, Some(name)) => {
                         self.name_stream(ports, progress, conn, &name, Some(arg));
                         self.pass(cx, ports, progress, &name);
-                        self.pass(cx, ports, progress, arg);
+                        self.pass_second(cx, ports, progress, arg);
                     }
                     _ => self.pass(cx, ports, progress, arg),
                 },
@@ -185,8 +188,15 @@ impl RedisSession {
             progress.stage = refusing(&Fault::BackendLost);
             return;
         };
+        let calls = match known.commands.find(name, subcommand) {
+            Some((_, Policy::Function(Function::Call))) => !who.rewriter.namespace().is_empty(),
+            _ => false,
+        };
         let text = match known.commands.find(name, subcommand) {
-            Some((spec, Policy::Share)) => {
+            Some((_, Policy::Function(Function::Call))) if calls && subcommand.is_none() => {
+                "ERR Function not found".to_owned() // No name is so long.
+            }
+            Some((spec, Policy::Share | Policy::Function(Function::Call))) => {
                 let mut header = Vec::with_capacity(16);
                 let rewriter = who.rewriter.stream(spec, progress.argc, &mut header);
                 ports.copy_backend(conn, &header);
@@ -195,6 +205,7 @@ impl RedisSession {
                     rewriter,
                     transform: spec.transform(),
                     line_open: false,
+                    calls,
                 }));
                 if let Some(own) = self.own.as_mut() {
                     own.streaming = true;
@@ -232,6 +243,23 @@ impl RedisSession {
             if role != Role::Other && progress.logged.len() < MAX_WORDS {
                 progress.logged.push(shown());
             }
+        }
+    }
+
+    /// Sends the argument behind the name.
+    fn pass_second<P: Ports<Backend>>(
+        &self,
+        cx: &mut Context,
+        ports: &mut P,
+        progress: &mut Progress,
+        arg: &[u8],
+    ) {
+        match (&progress.stage, &self.who) {
+            (Stage::Sending(sending), Some(who)) if sending.calls => {
+                let name = who.rewriter.own_name(arg);
+                self.pass(cx, ports, progress, &name);
+            }
+            _ => self.pass(cx, ports, progress, arg),
         }
     }
 
