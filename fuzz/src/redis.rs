@@ -312,7 +312,7 @@ pub fn redis_rewrite(data: &[u8]) {
     assert_eq!(same, command.raw());
 }
 
-const TRANSFORMS: [Transform; 11] = [
+const TRANSFORMS: [Transform; 13] = [
     Transform::None,
     Transform::Key,
     Transform::Keys,
