@@ -19,8 +19,9 @@ test: setup
 	cargo test --workspace
 	scripts/fuzz
 
-# The comparisons with other proxies; write BENCHMARKS.md and BENCHMARKS-REDIS.md.
+# The comparisons with other proxies, and what the API costs; write BENCHMARKS.md, BENCHMARKS-REDIS.md and BENCHMARKS-API.md.
 bench:
 	@scripts/setup pgbouncer haproxy redis-server nutcracker
 	cargo run --release -p benches -- postgres
 	cargo run --release -p benches -- redis
+	cargo run --release -p benches -- api

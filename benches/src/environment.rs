@@ -45,16 +45,10 @@ pub fn describe(
     pace: Pace,
     load_before: &str,
 ) -> Result<Vec<(String, String)>> {
-    let date = run(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]))?;
     let mut facts = vec![
-        ("date", date.trim().to_owned()),
+        ("date", date()?),
         ("machine", machine()?),
-        (
-            "kernel",
-            fs::read_to_string("/proc/sys/kernel/osrelease")?
-                .trim()
-                .to_owned(),
-        ),
+        ("kernel", kernel()?),
         (
             "processors",
             format!(
@@ -84,7 +78,29 @@ pub fn describe(
         .collect())
 }
 
-fn machine() -> Result<String> {
+/// Now, to the minute.
+///
+/// # Errors
+/// There is no `date`.
+pub fn date() -> Result<String> {
+    let date = run(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]))?;
+    Ok(date.trim().to_owned())
+}
+
+/// The kernel's version.
+///
+/// # Errors
+/// When /proc is not to be read.
+pub fn kernel() -> Result<String> {
+    let version = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    Ok(version.trim().to_owned())
+}
+
+/// Processors and memory.
+///
+/// # Errors
+/// When /proc is not to be read.
+pub fn machine() -> Result<String> {
     let model = first_value(&fs::read_to_string("/proc/cpuinfo")?, "model name")
         .unwrap_or("unknown processor".into());
     let memory =

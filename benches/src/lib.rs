@@ -2,8 +2,9 @@
 //!
 //! `cargo run --release -p benches -- postgres` starts PostgreSQL, PgBouncer, HAProxy and TenantsDB's data plane on loopback, runs
 //! every case against each of them in interleaved rounds and writes `BENCHMARKS.md`; `redis` does so with Redis, twemproxy and
-//! HAProxy and writes `BENCHMARKS-REDIS.md`.
+//! HAProxy and writes `BENCHMARKS-REDIS.md`. `api` measures the REST API of the whole product and writes `BENCHMARKS-API.md`.
 
+pub mod api;
 pub mod cases;
 pub mod comparison;
 pub mod contender;

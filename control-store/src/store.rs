@@ -1,6 +1,6 @@
 //! The store: one file, one writer, and the snapshot that follows it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -84,7 +84,10 @@ impl Store {
     /// # Errors
     /// The file exists or cannot be written.
     pub fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
-        lock(&self.reader).execute("VACUUM INTO ?1", [path.to_string_lossy()])?;
+        let own = lock(&self.reader).path().map(PathBuf::from);
+        let own = own.ok_or(StoreError::Corrupt { what: "path" })?;
+        // A connection for this alone: the reader may not write, and the writer is not to wait.
+        connect(&own)?.execute("VACUUM INTO ?1", [path.to_string_lossy()])?;
         Ok(())
     }
 
@@ -189,4 +192,26 @@ pub(crate) fn now_us() -> i64 {
 /// A stored time.
 pub(crate) fn time(us: i64) -> Result<Timestamp, StoreError> {
     Timestamp::from_microsecond(us).map_err(|_| StoreError::Corrupt { what: "time" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Fixture, describe};
+
+    #[test]
+    fn a_copy_is_whole_while_the_store_goes_on() {
+        let f = Fixture::new();
+        f.project();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("copy.db");
+        f.store.copy_to(&path).unwrap();
+        let sealer = || Sealer::from_key(&[1; 32]).unwrap();
+        let copy = Store::open(&path, sealer()).unwrap();
+        let all = |store: &Store| describe(&store.snapshot().load());
+        assert_eq!(all(&copy), all(&f.store));
+        f.another_project();
+        assert_ne!(all(&copy), all(&f.store));
+        assert!(f.store.copy_to(&path).is_err(), "what is there stays");
+    }
 }

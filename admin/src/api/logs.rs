@@ -38,6 +38,19 @@ struct LogReply {
     #[schema(example = 1)]
     count: usize,
     has_more: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gaps: Vec<GapItem>,
+}
+
+/// A time in which statements may have run that the log does not hold, nor count: the process was killed.
+#[derive(Serialize, ToSchema)]
+struct GapItem {
+    /// Up to here all is kept.
+    #[schema(example = "2026-02-15T14:30:00.123Z")]
+    from: String,
+    /// From here on the log was written again.
+    #[schema(example = "2026-02-15T14:30:09.456Z")]
+    until: String,
 }
 
 /// A statement that ran.
@@ -108,7 +121,7 @@ async fn logs(
     let search = params.text("search").filter(|text| !text.is_empty());
     let since = since(&mut params)?;
     params.finish()?;
-    let databases = databases(&state, &caller, &id)?;
+    let (databases, made) = databases(&state, &caller, &id)?;
     let filter = LogFilter {
         databases,
         errors_only: matches!(only, Some(Only::Errors)),
@@ -145,12 +158,33 @@ async fn logs(
         count: logs.len(),
         logs,
         has_more: page.has_more,
+        gaps: gaps(&state, since, made),
     }))
 }
 
-fn databases(state: &Shared, caller: &Caller, tenant: &str) -> Outcome<Vec<DatabaseId>> {
-    let (_, databases) = tenants::reachable(state, caller, tenant)?;
-    Ok(databases.into_iter().map(|it| it.id).collect())
+/// A tenant's databases, and since when there is something to tell of them.
+fn databases(
+    state: &Shared,
+    caller: &Caller,
+    tenant: &str,
+) -> Outcome<(Vec<DatabaseId>, SystemTime)> {
+    let (info, databases) = tenants::reachable(state, caller, tenant)?;
+    let databases = databases.into_iter().map(|it| it.id).collect();
+    // What cannot be told as a time here was before anything else.
+    let made = SystemTime::try_from(info.created_at).unwrap_or(SystemTime::UNIX_EPOCH);
+    Ok((databases, made))
+}
+
+/// The gaps that may concern what was asked for.
+fn gaps(state: &Shared, since: Option<SystemTime>, made: SystemTime) -> Vec<GapItem> {
+    let begin = since.map_or(made, |since| since.max(made));
+    let gaps = state.logs.gaps().into_iter();
+    let within = gaps.filter(|it| it.until >= begin);
+    let items = within.map(|it| GapItem {
+        from: time::millis(it.from),
+        until: time::millis(it.until),
+    });
+    items.collect()
 }
 
 fn unreadable(error: &std::io::Error) -> Failure {
@@ -198,6 +232,8 @@ struct StatsReply {
     avg_duration_ms: f64,
     #[schema(example = 18)]
     slow_queries: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gaps: Vec<GapItem>,
 }
 
 /// Statements by who sent them.
@@ -230,7 +266,7 @@ async fn stats(
 ) -> Outcome<Reply<StatsReply>> {
     let since = since(&mut params)?;
     params.finish()?;
-    let databases = databases(&state, &caller, &id)?;
+    let (databases, made) = databases(&state, &caller, &id)?;
     let stats = state
         .blocking(move |shared| match since {
             None => Ok(shared.logs.stats(&databases)),
@@ -251,6 +287,7 @@ async fn stats(
         },
         avg_duration_ms: average(&stats),
         slow_queries: stats.slow,
+        gaps: gaps(&state, since, made),
     }))
 }
 
@@ -282,6 +319,8 @@ struct MetricsReply {
     /// Rows returned or changed.
     #[schema(example = 120_000)]
     rows: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gaps: Vec<GapItem>,
 }
 
 /// Milliseconds that statements took.
@@ -314,21 +353,22 @@ async fn metrics(
 ) -> Outcome<Reply<MetricsReply>> {
     let since = since(&mut params)?.unwrap_or(SystemTime::now() - DAY);
     params.finish()?;
-    let databases = databases(&state, &caller, &id)?;
+    let (databases, made) = databases(&state, &caller, &id)?;
     let window = state
         .blocking(move |shared| {
             let window = shared.logs.window(&databases, since);
             window.map_err(|error| unreadable(&error))
         })
         .await?;
-    Ok(Reply::ok(measured(id, &window)))
+    let gaps = gaps(&state, Some(since), made);
+    Ok(Reply::ok(measured(id, &window, gaps)))
 }
 
 #[allow(
     clippy::cast_precision_loss,
     reason = "rates: what a 64-bit float loses is below what they show"
 )]
-fn measured(tenant_id: String, window: &LogWindow) -> MetricsReply {
+fn measured(tenant_id: String, window: &LogWindow, gaps: Vec<GapItem>) -> MetricsReply {
     let LogWindow { stats, latency, .. } = window;
     let seconds = window
         .until
@@ -364,6 +404,7 @@ fn measured(tenant_id: String, window: &LogWindow) -> MetricsReply {
         queries_per_second: share(stats.total, seconds),
         slow_queries: stats.slow,
         rows: stats.rows,
+        gaps,
     }
 }
 
@@ -396,7 +437,7 @@ mod tests {
             stats: LogStats::default(),
             latency: control_store::logs::LogLatency::default(),
         };
-        let none = measured("acme".into(), &window);
+        let none = measured("acme".into(), &window, Vec::new());
         assert_eq!((none.query_count, none.queries_per_second), (0, 0.0));
         assert_eq!((none.success_rate, none.avg_latency_ms), (100.0, 0.0));
     }

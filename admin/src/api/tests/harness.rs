@@ -417,7 +417,13 @@ impl QueryLogReader for Fake {
     }
 
     fn gaps(&self) -> Vec<LogGap> {
-        Vec::new()
+        let gap = |from, seconds| LogGap {
+            from,
+            until: from + Duration::from_secs(seconds),
+        };
+        let future = std::time::UNIX_EPOCH + Duration::from_secs(4_000_000_000);
+        // Before there was any tenant, and after.
+        vec![gap(std::time::UNIX_EPOCH, 1), gap(future, 9)]
     }
 
     fn forget(&self, _: DatabaseId) {}

@@ -829,3 +829,22 @@ async fn every_list_comes_page_by_page_as_it_comes_whole() {
         .await;
     assert_eq!(counted.json["tenants_total"], 3, "not of the page alone");
 }
+
+#[tokio::test]
+async fn the_log_says_what_a_crash_may_have_cost() {
+    let world = World::new();
+    let (_, key) = shop(&world, &[]).await;
+    let body = r#"{"tenant_id":"acme","databases":[{"blueprint":"shop"}]}"#;
+    assert_eq!(world.post("/tenants", &key, body).await.status, 201);
+    let gap = json!([{"from": "2096-10-02T07:06:40.000Z", "until": "2096-10-02T07:06:49.000Z"}]);
+    for path in [
+        "logs",
+        "logs?since=1h",
+        "logs/stats",
+        "logs/stats?since=1h",
+        "metrics",
+    ] {
+        let told = world.get(&format!("/tenants/acme/{path}"), &key).await;
+        assert_eq!(told.json["gaps"], gap, "{path}: {}", told.text);
+    }
+}
