@@ -16,7 +16,7 @@ test: setup
 	cargo clippy --workspace --all-targets -- -D warnings
 	@scripts/drivers
 	cargo build -p server
-	cargo test --workspace
+	cargo test --workspace --no-fail-fast
 	scripts/fuzz
 
 # The comparisons with other proxies, and what the API costs; write BENCHMARKS.md, BENCHMARKS-REDIS.md and BENCHMARKS-API.md.
