@@ -659,7 +659,8 @@ fn functions_are_a_tenants_own() {
         );
         assert_eq!(
             acme.ask(&["fcall", "get", "1", "k", "x"]),
-            "[acme, mine, x, 2]"
+            "[acme, mine, x, 1]",
+            "what a call leaves in a library's variables is gone with it"
         );
         assert_eq!(
             beta.ask(&["FCALL", "get", "1", "k", "x"]),
@@ -755,7 +756,7 @@ fn functions_are_a_tenants_own() {
         }
         assert_eq!(
             beta.ask(&["FCALL", "get", "1", "k", "x"]),
-            "[beta, theirs, x, 2]"
+            "[beta, theirs, x, 1]"
         );
 
         // Who may only read runs what only reads, and changes nothing.
@@ -859,6 +860,18 @@ fn a_librarys_code_does_not_get_out_of_its_namespace() {
             let told = acme.ask(&["FCALL", name, "0"]);
             assert!(told.starts_with("-ERR "), "{name}: {told}");
         }
+        // The code that a call runs is the code that was sent, byte by byte.
+        let odd = "#!lua name=odd\r\nlocal s = \"a\\\"\\\\-\" -- --[[ ' \" ]]\r\n--[[ two\nlines ]] \
+            local t = [==[a--\n---b\u{0}]==] redis.register_function('odd', function() \
+            return {s, #t, '\\0\\10--', 'CODE', 'NAMESPACE'} end)\nredis.register_function('line', \
+            function() error('here') end) -- the end";
+        assert_eq!(acme.ask(&["FUNCTION", "LOAD", odd]), "odd");
+        assert_eq!(
+            acme.ask(&["FCALL", "odd", "0"]),
+            "[a\"\\-, 9, \0\n--, CODE, NAMESPACE]"
+        );
+        let failed = acme.ask(&["FCALL", "line", "0"]);
+        assert!(failed.contains("user_function:6: here"), "{failed}");
         // Nobody is told of the namespace.
         let mut all = Vec::new();
         for words in [

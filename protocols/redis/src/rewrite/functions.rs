@@ -2,8 +2,8 @@
 //! its namespace in front, which nobody else can guess.
 //!
 //! The names of a library's functions are made by its code when that is loaded. So a piece of Lua, `shim.lua`, stands in front of
-//! the code's first line: what it puts in the place of `redis.register_function` registers them in the namespace. The numbers of
-//! the lines stay as they are.
+//! the code's first line: what it puts in the place of `redis.register_function` registers them in the namespace, and runs the
+//! code anew for each call, so that no call leaves anything behind. The numbers of the lines stay as they are.
 
 use super::prefix::Rewriter;
 use crate::command::Spec;
@@ -15,6 +15,9 @@ const SHIM: &str = include_str!("shim.lua");
 /// How the shim begins, and how it ends: also those of other versions of ours.
 const BEGIN: &[u8] = b"local redis,server={";
 const END: &[u8] = b"--[[tenantsdb]]";
+/// In front of the code that a call runs: what it finds as `redis`, and after it has registered its functions.
+const HEAD: &[u8] =
+    b"local redis,server do local give=... redis,server=give(function(a,b) redis,server=a,b end) end\n";
 
 /// Why a library's code is not loaded, as a server says it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,17 +108,10 @@ impl Rewriter {
         }
         let at = name.as_ptr().addr() - line.as_ptr().addr();
         let (before, behind) = line.split_at(at);
-        let shim = self.shim();
-        let code = [
-            b"#!",
-            before,
-            self.namespace(),
-            behind,
-            b"\n",
-            shim.as_bytes(),
-            // Without the end of its first line.
-            rest.get(1..).unwrap_or_default(),
-        ];
+        // Without the end of its first line.
+        let rest = rest.get(1..).unwrap_or_default();
+        let shim = self.shim(rest);
+        let code = [b"#!", before, self.namespace(), behind, b"\n", &shim, rest];
         Ok(Library {
             name,
             code: code.concat(),
@@ -123,11 +119,17 @@ impl Rewriter {
     }
 
     /// What stands in front of a library's code: one line.
-    fn shim(&self) -> String {
+    fn shim(&self, code: &[u8]) -> Vec<u8> {
         let is_comment = |line: &&str| line.starts_with("--") && !line.starts_with("--[[");
         let lines: Vec<&str> = SHIM.lines().filter(|line| !is_comment(line)).collect();
         let namespace = String::from_utf8_lossy(self.namespace());
-        lines.join(" ").replace("NAMESPACE", &namespace)
+        let shim = lines.join(" ").replace("NAMESPACE", &namespace);
+        let (before, behind) = shim.split_once("CODE").unwrap_or((&shim, ""));
+        let mut out = Vec::with_capacity(shim.len() + HEAD.len() + code.len() * 17 / 16);
+        out.extend_from_slice(before.as_bytes());
+        string_literal(&[HEAD, code], &mut out);
+        out.extend_from_slice(behind.as_bytes());
+        out
     }
 
     /// A library's code as the client has sent it.
@@ -232,6 +234,22 @@ impl Rewriter {
             })
             .collect()
     }
+}
+
+/// Appends Lua's literal for a string: on one line, and without what begins a comment.
+fn string_literal(parts: &[&[u8]], out: &mut Vec<u8>) {
+    out.push(b'"');
+    for byte in parts.iter().copied().flatten() {
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            0 => out.extend_from_slice(b"\\000"),
+            b'-' if out.last() == Some(&b'-') => out.extend_from_slice(b"\\045"),
+            _ => out.push(*byte),
+        }
+    }
+    out.push(b'"');
 }
 
 /// Appends the reply to `FUNCTION STATS` of a database that has these libraries.

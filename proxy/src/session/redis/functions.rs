@@ -22,8 +22,8 @@ use crate::metrics::ErrorClass;
 use crate::reactor::{Buf, ConnId};
 use crate::session::{Context, Ports};
 
-/// Bytes that the code of all libraries of a database may have, with what we put in front of each.
-const MAX_CODE: usize = 1 << 20;
+/// Bytes that the code of all libraries of a database may have, with what we put in front of each: it holds the code once more.
+const MAX_CODE: usize = 2 << 20;
 
 /// What a command does with functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
