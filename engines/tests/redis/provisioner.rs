@@ -127,6 +127,39 @@ async fn a_script_without_an_end_does_not_stop_the_others() {
     lab.stop().await;
 }
 
+#[tokio::test]
+async fn scripts_do_not_fill_the_memory() {
+    let lab = Lab::start(true).await;
+    let acme = lab.database(1, Some(1)).await;
+    let mut client = lab.connect(&acme, Role::Write).await;
+    call(&mut client, &words("SET 1:a kept")).await.unwrap();
+    let few = ["SCRIPT", "LOAD", "return 1"];
+    let Value::BulkString(sha) = call(&mut client, &few).await.unwrap() else {
+        panic!("no hash");
+    };
+    let sha = String::from_utf8(sha).unwrap();
+    let there = ["SCRIPT", "EXISTS", &sha];
+    let long = "x".repeat(1 << 20);
+    let mut loaded = 0;
+    let forgets = async {
+        while call(&mut client, &there).await.unwrap() == Value::Array(vec![Value::Int(1)]) {
+            // No more than it takes: the rest of the time is the health check's.
+            if loaded < 17 {
+                let script = format!("return {loaded} --{long}");
+                call(&mut client, &["EVAL", &script, "0"]).await.unwrap();
+                loaded += 1;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let forgotten = tokio::time::timeout(Duration::from_secs(60), forgets).await;
+    assert!(forgotten.is_ok(), "{loaded} MiB of scripts are kept");
+    assert!(loaded >= 16, "scripts within the bound were forgotten");
+    let found = call(&mut client, &words("GET 1:a")).await.unwrap();
+    assert_eq!(found, Value::BulkString(b"kept".to_vec()));
+    lab.stop().await;
+}
+
 /// The other process of the next test: starts a server and then waits to be killed. A plain run skips it.
 #[tokio::test]
 async fn a_life_that_ends_without_a_word() {

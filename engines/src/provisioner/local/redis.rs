@@ -31,6 +31,8 @@ pub(super) const SOCKET_NAME: &str = "redis.sock";
 const OLDEST: (u32, &str) = (7, "7.0");
 /// For one answer to a health check.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes that the texts of scripts may take. A server keeps each that was ever run, and has no bound of its own for them.
+const MAX_SCRIPTS: u64 = 16 << 20;
 
 /// What `SHUTDOWN` does: answers no more, writes its log out, ends.
 const STOPPING: Stopping = Stopping {
@@ -94,13 +96,34 @@ impl RedisProcess {
 
     async fn ask(&self) -> Result<Probe, RedisError> {
         let mut admin = self.connect().await?;
-        let answer = cmd("PING").query_async::<String>(&mut admin).await;
-        match answer {
-            Ok(_) => Ok(Probe::Answers),
+        let memory = cmd("INFO")
+            .arg("memory")
+            .query_async::<String>(&mut admin)
+            .await;
+        match memory {
+            Ok(memory) => {
+                bound_scripts(&mut admin, &memory).await?;
+                Ok(Probe::Answers)
+            }
             Err(error) if is(&error, "BUSY") => end_script(&mut admin).await,
             Err(error) => Err(error),
         }
     }
+}
+
+/// Has the server forget scripts that have become too many. Clients are prepared for that: it is what a restart does too.
+async fn bound_scripts(admin: &mut MultiplexedConnection, memory: &str) -> Result<(), RedisError> {
+    let of = |line: &str| line.strip_prefix("used_memory_scripts_eval:")?.parse().ok();
+    let bytes: u64 = memory.lines().find_map(of).unwrap_or_default();
+    if bytes > MAX_SCRIPTS {
+        tracing::warn!(
+            bytes,
+            "a Redis server forgets its scripts: they take much memory"
+        );
+        let flush = cmd("SCRIPT").arg("FLUSH").arg("ASYNC").to_owned();
+        flush.query_async::<()>(admin).await?;
+    }
+    Ok(())
 }
 
 /// Ends a script or function that has run for longer than the server's `busy-reply-threshold`: it keeps everybody waiting. One
