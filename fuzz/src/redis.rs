@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use protocol_redis::command::{Role, Spec, Table};
+use protocol_redis::lua;
 use protocol_redis::reply::{Scan, Scanner, Token, Tokens, Value, write};
 use protocol_redis::request::{Args, Event, LARGE, Next, Parser, RequestError, Step};
 use protocol_redis::rewrite::{Rewriter, Transform, glob};
@@ -80,6 +81,14 @@ pub fn redis_request(data: &[u8]) {
     };
     let whole = commands(bytes, bytes.len().max(1));
     assert_eq!(commands(bytes, usize::from(*step).max(1)), whole);
+    // What comes behind a comment or a string is read all the same, and what is in one is not.
+    if lua::leaves_shared_alone(bytes).is_err() {
+        let behind = [b"--[[ ]] local s = '\\'' \n", bytes].concat();
+        assert!(lua::leaves_shared_alone(&behind).is_err());
+        let quoted: Vec<u8> = bytes.iter().flat_map(|byte| [b'\\', *byte]).collect();
+        let within = [b"return '", &quoted[..], b"'"].concat();
+        assert_eq!(lua::leaves_shared_alone(&within), Ok(()));
+    }
     if let Ok(words) = text::split(bytes) {
         let mut line = String::new();
         for word in &words {

@@ -810,7 +810,8 @@ fn a_librarys_code_does_not_get_out_of_its_namespace() {
             "\u{1b}Lua",
         ] {
             let told = acme.ask(&["FUNCTION", "LOAD", &format!("#!lua name=bad\n{code}")]);
-            assert!(told.starts_with("-ERR "), "{code}: {told}");
+            let refused = told.starts_with("-ERR ") || told.starts_with("-NOPERM `");
+            assert!(refused, "{code}: {told}");
             assert_eq!(whole(lab), before, "{code}");
         }
         for line in [
@@ -853,7 +854,7 @@ fn a_librarys_code_does_not_get_out_of_its_namespace() {
             redis.register_function('late', function() keep('get', function() end) end) \
             redis.register_function('spoil', function() redis.call = nil end) \
             redis.register_function('strings', function() getmetatable('').__index = nil end) \
-            redis.register_function('globals', function() _G.x = 1 end) \
+            redis.register_function('globals', function() x = 1 end) \
             redis.register_function('missing', function() return {redis.nothing == nil, server_there} end)";
         assert_eq!(acme.ask(&["FUNCTION", "LOAD", late]), "late");
         for name in ["late", "spoil", "strings", "globals", "missing"] {
@@ -893,6 +894,65 @@ fn a_librarys_code_does_not_get_out_of_its_namespace() {
             !all.concat().contains(space.trim_end_matches('_')),
             "{all:?}"
         );
+    });
+}
+
+#[test]
+fn a_script_changes_nothing_that_is_everybodys() {
+    on_both(|lab| {
+        let (mut acme, mut beta) = (lab.log_in("acme"), lab.log_in("beta"));
+        let deep = &["EVAL", "return #cjson.decode(ARGV[1])", "0", "[[[1]]]"][..];
+        assert_eq!(beta.ask(deep), "1");
+        for script in [
+            "cjson.decode_max_depth(1)",
+            "local j = cjson j.decode_max_depth(1)",
+            "local x = 5. cjson.decode_max_depth(1)",
+            "_G['cj' .. 'son'].decode_max_depth(1)",
+            "for _, it in pairs(_G) do if type(it) == 'table' and it.decode_max_depth then it.decode_max_depth(1) end end",
+            "load(function() return nil end)",
+            "loadstring('cj' .. 'son.decode_max_depth(1)')()",
+            "collectgarbage('stop')",
+        ] {
+            let library =
+                format!("#!lua name=bad\nredis.register_function('f', function() {script} end)");
+            for command in [
+                &["EVAL", script, "0"][..],
+                &["EVAL_RO", script, "0"],
+                &["SCRIPT", "LOAD", script],
+                &["FUNCTION", "LOAD", &library],
+            ] {
+                let told = acme.ask(command);
+                assert!(told.starts_with("-NOPERM "), "{command:?}: {told}");
+            }
+        }
+        acme.ask(&["MULTI"]);
+        let told = acme.ask(&["EVAL", "cjson.decode_max_depth(1)", "0"]);
+        assert!(told.starts_with("-NOPERM "), "{told}");
+        assert!(acme.ask(&["EXEC"]).starts_with("-EXECABORT"));
+        assert_eq!(beta.ask(deep), "1");
+
+        // Large ones: the script must be there as a whole, what comes behind it need not.
+        let large = "x".repeat(100_000);
+        let length = &["EVAL", "return #ARGV[1]", "0", &large][..];
+        assert_eq!(acme.ask(length), "100000");
+        let told = acme.ask(&["EVAL", "cjson.new()", "0", &large]);
+        assert!(
+            told.starts_with("-NOPERM on a shared server a script may use"),
+            "{told}"
+        );
+        let script = format!("return 1 --{large}");
+        for command in [
+            &["EVAL", &script, "0"][..],
+            &["EVAL_RO", &script, "0"],
+            &["SCRIPT", "LOAD", &script],
+        ] {
+            let told = acme.ask(command);
+            assert!(
+                told.starts_with("-NOPERM on a shared server a script may have"),
+                "{told}"
+            );
+        }
+        assert_eq!(acme.ask(&["PING"]), "PONG");
     });
 }
 

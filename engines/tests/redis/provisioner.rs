@@ -79,6 +79,10 @@ async fn a_server_starts_survives_crashes_and_stops() {
     }
 
     let first = the_server(lab.folder());
+    // What scripts hold in variables is bounded too.
+    let limits = fs::read_to_string(format!("/proc/{first}/limits")).unwrap();
+    let data = limits.lines().find(|it| it.starts_with("Max data size"));
+    assert!(!data.unwrap().contains("unlimited"), "{limits}");
     kill(first);
     let health = || lab.provisioner.health(ID);
     until("noticed", || health() != Health::Running).await;
@@ -157,6 +161,30 @@ async fn scripts_do_not_fill_the_memory() {
     assert!(loaded >= 16, "scripts within the bound were forgotten");
     let found = call(&mut client, &words("GET 1:a")).await.unwrap();
     assert_eq!(found, Value::BulkString(b"kept".to_vec()));
+    lab.stop().await;
+}
+
+#[tokio::test]
+async fn scripts_do_not_fill_the_disk() {
+    let lab = Lab::start(true).await;
+    let acme = lab.database(1, Some(1)).await;
+    let mut client = lab.connect(&acme, Role::Write).await;
+    let servers = fs::read_dir(lab.folder().join("servers")).unwrap();
+    let logs = servers.map(|it| it.unwrap().path().join("log/startup.log"));
+    let logs: Vec<_> = logs.filter(|it| it.exists()).collect();
+    let [log] = &logs[..] else {
+        panic!("{logs:?}");
+    };
+    let length = || fs::metadata(log).unwrap().len();
+    let says = "local line = string.rep('x', 900) for i = 1, 10000 do redis.log(redis.LOG_WARNING, line) end";
+    call(&mut client, &["EVAL", says, "0"]).await.unwrap();
+    assert!(length() > 8 << 20, "nothing to empty: {}", length());
+    until("emptied", || length() < 1 << 20).await;
+    // It goes on at its end, not where it was.
+    let line = "redis.log(redis.LOG_WARNING, 'the last words')";
+    call(&mut client, &["EVAL", line, "0"]).await.unwrap();
+    assert!(fs::read_to_string(log).unwrap().contains("the last words"));
+    assert!(length() < 1 << 20);
     lab.stop().await;
 }
 

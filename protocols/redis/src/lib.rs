@@ -18,6 +18,7 @@
 )]
 
 pub mod command;
+pub mod lua;
 mod number;
 pub mod reply;
 pub mod request;

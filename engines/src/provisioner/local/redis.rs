@@ -1,7 +1,7 @@
 //! One local Redis or Valkey server: its files, its process.
 
-use std::fs::{self, File};
-use std::path::PathBuf;
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use super::account::Account;
 use super::binaries::{redis_server, redis_version};
 use super::files::{tail, write_whole};
 use super::home::Home;
+use super::memory;
 use super::process::Seen;
 use super::redis_settings::{acl_file, redis_conf};
 use super::server::{LocalServer, Probe, Stopping};
@@ -31,6 +32,9 @@ pub(super) const SOCKET_NAME: &str = "redis.sock";
 const OLDEST: (u32, &str) = (7, "7.0");
 /// For one answer to a health check.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+const PRLIMIT: &str = "/usr/bin/prlimit";
+/// Bytes that the log may have: scripts can write to it (`redis.log`), as fast as a disk takes it.
+const MAX_LOG: u64 = 4 << 20;
 /// Bytes that the texts of scripts may take. A server keeps each that was ever run, and has no bound of its own for them.
 const MAX_SCRIPTS: u64 = 16 << 20;
 
@@ -94,6 +98,18 @@ impl RedisProcess {
         Client::open(info)?.get_multiplexed_async_connection().await
     }
 
+    /// Empties the log if it has become large.
+    fn bound_log(&self) {
+        let log = OpenOptions::new().write(true).open(self.home.startup_log());
+        let emptied = log.and_then(|log| match log.metadata()?.len() {
+            0..=MAX_LOG => Ok(()),
+            _ => log.set_len(0),
+        });
+        if let Err(error) = emptied {
+            tracing::warn!(%error, "the log of a Redis server cannot be emptied");
+        }
+    }
+
     async fn ask(&self) -> Result<Probe, RedisError> {
         let mut admin = self.connect().await?;
         let memory = cmd("INFO")
@@ -109,6 +125,28 @@ impl RedisProcess {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Starts the program with a bound on its memory, for `maxmemory` knows nothing of what scripts hold in variables: at the bound a
+/// script fails with "not enough memory", where without one the kernel would end some process or other. The bound is set by a program
+/// of util-linux: we may not set another account's everywhere, and our own would be ours too.
+fn bounded(program: &Path) -> Command {
+    match memory::available() {
+        Some(bytes) if Path::new(PRLIMIT).exists() => {
+            let mut command = Command::new(PRLIMIT);
+            command.arg(format!("--data={}", bytes / 4 * 3));
+            command.arg("--").arg(program);
+            command
+        }
+        _ => Command::new(program),
+    }
+}
+
+/// An empty log. A server that appends goes on at its end when it is emptied.
+fn new_log(path: &Path) -> std::io::Result<File> {
+    let log = OpenOptions::new().append(true).create(true).open(path)?;
+    log.set_len(0)?;
+    Ok(log)
 }
 
 /// Has the server forget scripts that have become too many. Clients are prepared for that: it is what a restart does too.
@@ -164,10 +202,10 @@ impl LocalServer for RedisProcess {
     fn spawn(&self) -> Result<Child, ProvisionError> {
         self.write_files()?;
         let log_path = self.home.startup_log();
-        let log = File::create(&log_path).map_err(ProvisionError::io("create", &log_path))?;
+        let log = new_log(&log_path).map_err(ProvisionError::io("create", &log_path))?;
         let errors = log.try_clone();
         let errors = errors.map_err(ProvisionError::io("create", &log_path))?;
-        let mut command = Command::new(&self.program);
+        let mut command = bounded(&self.program);
         command
             .arg(self.config())
             .stdin(Stdio::null())
@@ -186,6 +224,7 @@ impl LocalServer for RedisProcess {
     }
 
     async fn probe(&self) -> Probe {
+        self.bound_log();
         match timeout(PROBE_TIMEOUT, self.ask()).await {
             Ok(Ok(probe)) => probe,
             _ => Probe::Silent,

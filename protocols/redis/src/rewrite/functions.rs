@@ -7,6 +7,7 @@
 
 use super::prefix::Rewriter;
 use crate::command::Spec;
+use crate::lua::{self, Shared};
 use crate::reply::write::{self, Version};
 use crate::reply::{ReplyError, Value};
 use crate::request::Command;
@@ -45,6 +46,9 @@ pub enum LibraryError {
     /// No Lua.
     #[error("ERR Engine '{0}' not found")]
     Engine(String),
+    /// What it may not use.
+    #[error("NOPERM {0}")]
+    Shared(#[from] Shared),
 }
 
 /// A library that a client loads.
@@ -71,7 +75,7 @@ impl Rewriter {
     /// A library's code as the server is to have it.
     ///
     /// # Errors
-    /// A first line that a server would not take either, or that has quotes in it.
+    /// A first line that a server would not take either, or that has quotes in it; code that reaches what is everybody's.
     pub fn library<'a>(&self, code: &'a [u8]) -> Result<Library<'a>, LibraryError> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let Some(line) = code.strip_prefix(b"#!") else {
@@ -106,6 +110,7 @@ impl Rewriter {
         if !engine.eq_ignore_ascii_case(b"lua") {
             return Err(LibraryError::Engine(text(engine)));
         }
+        lua::leaves_shared_alone(rest)?;
         let at = name.as_ptr().addr() - line.as_ptr().addr();
         let (before, behind) = line.split_at(at);
         // Without the end of its first line.

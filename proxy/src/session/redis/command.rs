@@ -1,6 +1,7 @@
 //! What each command of the client does.
 
 use control_store::{Engine, Fault};
+use protocol_redis::lua;
 use protocol_redis::reply::write::Version;
 use protocol_redis::request::Command;
 use protocol_redis::rewrite::Transform;
@@ -109,10 +110,19 @@ impl RedisSession {
     ) -> Step {
         let in_transaction = self.own.as_ref().is_some_and(|own| own.queued.is_some());
         match policy {
-            Policy::Function(what) if self.shares_functions() => {
+            Policy::Function(what) if self.shares_server() => {
                 self.function(cx, ports, command, front, what)
             }
             Policy::Function(_) => self.send_anywhere(cx, ports, command, front, Kind::Plain),
+            Policy::Script(place) if self.shares_server() => {
+                match lua::leaves_shared_alone(command.arg(place)) {
+                    Ok(()) => self.send_anywhere(cx, ports, command, front, Kind::Plain),
+                    Err(error) => {
+                        let text = format!("NOPERM {error}");
+                        self.refuse(cx, ports, command, &text, ErrorClass::Denied)
+                    }
+                }
+            }
             Policy::Refuse(sentence) => {
                 let text = format!("NOPERM {sentence}");
                 self.refuse(cx, ports, command, &text, ErrorClass::Denied)
@@ -173,9 +183,11 @@ impl RedisSession {
             Policy::Subscribe => self.subscribe(cx, ports, command),
             Policy::Info => self.send_as_platform(cx, ports, command, front, Kind::Info),
             Policy::Platform => self.send_as_platform(cx, ports, command, front, Kind::Plain),
-            Policy::Share | Policy::Copy | Policy::Sort | Policy::FlushDatabase => {
-                self.send_anywhere(cx, ports, command, front, Kind::Plain)
-            }
+            Policy::Share
+            | Policy::Script(_)
+            | Policy::Copy
+            | Policy::Sort
+            | Policy::FlushDatabase => self.send_anywhere(cx, ports, command, front, Kind::Plain),
         }
     }
 

@@ -134,8 +134,8 @@ pub(super) struct Libraries {
 }
 
 impl RedisSession {
-    /// Whether the server holds the libraries of others as well.
-    pub(super) fn shares_functions(&self) -> bool {
+    /// Whether others use the server as well.
+    pub(super) fn shares_server(&self) -> bool {
         let who = self.who.as_ref();
         who.is_some_and(|who| !who.rewriter.namespace().is_empty())
     }

@@ -30,6 +30,9 @@ pub(super) enum Policy {
     Copy,
     /// As [`Policy::Share`]; what the server would not do of it, a script does.
     Sort,
+    /// As [`Policy::Share`]; on a server that others use as well its script may not reach what is everybody's. The script is the
+    /// argument at this place.
+    Script(usize),
     /// As [`Policy::Share`], with the name of the command that flushes one database.
     FlushDatabase,
     /// As [`Policy::Share`] on a server that is the database's own; on others in a namespace of the database's.
@@ -144,6 +147,8 @@ pub(super) fn policy(name: &[u8]) -> Policy {
         b"swapdb" | b"move" | b"migrate" => Refuse(OTHER_DATABASES),
         b"cluster" | b"asking" | b"readonly" | b"readwrite" => Refuse(CLUSTER),
         b"script|flush" | b"script|kill" | b"script|debug" => Refuse(SCRIPTS),
+        b"eval" | b"eval_ro" => Policy::Script(1),
+        b"script|load" => Policy::Script(2),
         b"fcall" | b"fcall_ro" => Policy::Function(Function::Call),
         b"save" | b"bgsave" | b"bgrewriteaof" => Refuse(BACKUPS),
         b"module" => Refuse(MODULES),
@@ -177,7 +182,7 @@ mod tests {
         assert_eq!(policy(b"acl|setuser"), Policy::Refuse(ACCESS));
         assert_eq!(policy(b"client|whatever-comes"), Policy::Refuse(SERVER));
         assert_eq!(policy(b"object|encoding"), Policy::Share);
-        assert_eq!(policy(b"script|load"), Policy::Share);
+        assert_eq!(policy(b"script|load"), Policy::Script(2));
         assert_eq!(policy(b"function|list"), Policy::Function(Function::List));
         assert_eq!(policy(b"function|new"), Policy::Function(Function::Unknown));
         assert_eq!(policy(b"function"), Policy::Function(Function::Unknown));

@@ -2,6 +2,7 @@
 
 use control_store::Fault;
 use protocol_redis::command::Role;
+use protocol_redis::lua;
 use protocol_redis::request::{Event, RequestError, Stream};
 use protocol_redis::rewrite::{StreamRewriter, Transform};
 
@@ -196,7 +197,13 @@ impl RedisSession {
             Some((_, Policy::Function(Function::Call))) if calls && subcommand.is_none() => {
                 "ERR Function not found".to_owned() // No name is so long.
             }
-            Some((spec, Policy::Share | Policy::Function(Function::Call))) => {
+            Some((_, Policy::Script(place)))
+                if self.shares_server()
+                    && let Some(text) = script_refused(place, subcommand) =>
+            {
+                text
+            }
+            Some((spec, Policy::Share | Policy::Script(_) | Policy::Function(Function::Call))) => {
                 let mut header = Vec::with_capacity(16);
                 let rewriter = who.rewriter.stream(spec, progress.argc, &mut header);
                 ports.copy_backend(conn, &header);
@@ -308,6 +315,17 @@ impl RedisSession {
             Stage::Naming => {}
         }
         true
+    }
+}
+
+/// Why a script is not run on a server that others use as well, with the second argument if that is there as a whole.
+fn script_refused(place: usize, second: Option<&[u8]>) -> Option<String> {
+    match second.filter(|_| place == 1).map(lua::leaves_shared_alone) {
+        Some(checked) => Some(format!("NOPERM {}", checked.err()?)),
+        None => Some(format!(
+            "NOPERM on a shared server a script may have {} bytes at most",
+            protocol_redis::request::LARGE
+        )),
     }
 }
 
