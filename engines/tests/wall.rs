@@ -295,6 +295,40 @@ fn assert_code(found: Option<&str>, expected: &str, what: &str) {
     assert_eq!(found, Some(expected), "{what}");
 }
 
+/// Invariant 5.
+#[tokio::test]
+async fn a_session_fills_neither_the_servers_log_nor_the_machines_memory() {
+    let lab = Lab::start().await;
+    let roles = tenant(&lab).await;
+    let says = |words: &str| format!("DO $$ BEGIN RAISE LOG '%', '{words}'; END $$");
+    let client = lab.connect("shop__acme", &roles.write).await;
+    client
+        .batch_execute(&says("a tenants words"))
+        .await
+        .unwrap();
+    let superuser = lab.superuser("postgres").await;
+    superuser
+        .batch_execute(&says("the platforms words"))
+        .await
+        .unwrap();
+    let read = |what: &str| format!("SELECT pg_read_file({what})");
+    let log = superuser
+        .query_one(&read("pg_current_logfile()"), &[])
+        .await
+        .unwrap();
+    let log: String = log.get(0);
+    assert!(log.contains("the platforms words"), "{log}");
+    assert!(!log.contains("a tenants words"), "{log}");
+    let limits = superuser
+        .query_one(&read("'/proc/self/limits'"), &[])
+        .await
+        .unwrap();
+    let limits: String = limits.get(0);
+    let data = limits.lines().find(|it| it.starts_with("Max data size"));
+    assert!(!data.unwrap().contains("unlimited"), "{limits}");
+    lab.stop().await;
+}
+
 /// Invariants 1 and 2, the second wall.
 #[tokio::test]
 async fn a_tenants_role_cannot_escape_by_any_statement() {

@@ -282,7 +282,7 @@ fn writers(spec: &DatabaseSpec<'_>) -> String {
 }
 
 /// Who may enter. Nobody owns the database: its owner could rename or drop it. Large objects have no default privileges,
-/// so in their place who may call what writes them decides.
+/// so in their place who may call what writes them decides. What sessions say (`RAISE LOG`) does not fill the server's log.
 fn database_grants(spec: &DatabaseSpec<'_>) -> String {
     let name = identifier(spec.name);
     let all = logins(spec.roles)
@@ -294,6 +294,7 @@ fn database_grants(spec: &DatabaseSpec<'_>) -> String {
          GRANT CONNECT, TEMPORARY ON DATABASE {name} TO {all};
          GRANT CONNECT, TEMPORARY, CREATE ON DATABASE {name} TO {maker};
          ALTER DATABASE {name} SET lo_compat_privileges = on;
+         ALTER DATABASE {name} SET log_min_messages = fatal;
          ALTER DATABASE {name} ALLOW_CONNECTIONS true;"
     )
 }

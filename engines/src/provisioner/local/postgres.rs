@@ -14,6 +14,7 @@ use super::account::Account;
 use super::binaries::PostgresPrograms;
 use super::files::{tail, write_whole};
 use super::home::Home;
+use super::memory;
 use super::process::{HARD_STOP, Seen};
 use super::server::{LocalServer, Probe, Stopping};
 use super::settings::{self, SUPERUSER};
@@ -97,7 +98,8 @@ impl LocalServer for PostgresServer {
         self.write_files()?;
         let log_path = self.home.startup_log();
         let log = File::create(&log_path).map_err(ProvisionError::io("create", &log_path))?;
-        let mut command = Command::new(self.programs.postgres());
+        // A session may set its `work_mem` as it likes.
+        let mut command = memory::bounded(&self.programs.postgres(), 1);
         command
             .arg("-D")
             .arg(&self.home.data)

@@ -32,7 +32,6 @@ pub(super) const SOCKET_NAME: &str = "redis.sock";
 const OLDEST: (u32, &str) = (7, "7.0");
 /// For one answer to a health check.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-const PRLIMIT: &str = "/usr/bin/prlimit";
 /// Bytes that the log may have: scripts can write to it (`redis.log`), as fast as a disk takes it.
 const MAX_LOG: u64 = 4 << 20;
 /// Bytes that the texts of scripts may take. A server keeps each that was ever run, and has no bound of its own for them.
@@ -127,21 +126,6 @@ impl RedisProcess {
     }
 }
 
-/// Starts the program with a bound on its memory, for `maxmemory` knows nothing of what scripts hold in variables: at the bound a
-/// script fails with "not enough memory", where without one the kernel would end some process or other. The bound is set by a program
-/// of util-linux: we may not set another account's everywhere, and our own would be ours too.
-fn bounded(program: &Path) -> Command {
-    match memory::available() {
-        Some(bytes) if Path::new(PRLIMIT).exists() => {
-            let mut command = Command::new(PRLIMIT);
-            command.arg(format!("--data={}", bytes / 4 * 3));
-            command.arg("--").arg(program);
-            command
-        }
-        _ => Command::new(program),
-    }
-}
-
 /// An empty log. A server that appends goes on at its end when it is emptied.
 fn new_log(path: &Path) -> std::io::Result<File> {
     let log = OpenOptions::new().append(true).create(true).open(path)?;
@@ -205,7 +189,8 @@ impl LocalServer for RedisProcess {
         let log = new_log(&log_path).map_err(ProvisionError::io("create", &log_path))?;
         let errors = log.try_clone();
         let errors = errors.map_err(ProvisionError::io("create", &log_path))?;
-        let mut command = bounded(&self.program);
+        // `maxmemory`, half of what there is, knows nothing of what scripts hold in variables.
+        let mut command = memory::bounded(&self.program, 3);
         command
             .arg(self.config())
             .stdin(Stdio::null())
