@@ -3,7 +3,8 @@
 //! | file | what |
 //! |---|---|
 //! | `login.rs` | startup packets, SCRAM, startup parameters |
-//! | `live.rs` | the state of a session that has logged in: leases, gate, waits, ends |
+//! | `live.rs` | the state of a session that has logged in, queries of our own, rest |
+//! | `arriving.rs`, `leasing.rs`, `ending.rs` | the end of the login; getting a backend, and through the gate; limits and ends |
 //! | `incoming.rs` | splits the client's bytes into messages, or streams what is too large |
 //! | `frontend.rs` | what each message of the client does |
 //! | `preparing.rs` | prepared statements: that a backend has what a client means |
@@ -15,10 +16,13 @@
 //! | `replay.rs` | a batch that is sent again because a plan had changed |
 //! | `flight.rs` | statements under way, for limits and the log |
 
+mod arriving;
 mod backend;
+mod ending;
 mod flight;
 mod frontend;
 mod incoming;
+mod leasing;
 mod leftovers;
 mod live;
 pub(crate) mod login;
