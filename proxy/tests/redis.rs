@@ -1095,6 +1095,111 @@ fn keys_live_as_long_as_the_settings_say() {
             for key in ["m1", "m2"] {
                 assert_ne!(client.ask(&["TTL", key]), "-1");
             }
+            // Scripts in a transaction, and what no script of ours can run there.
+            let put = "return redis.call('SET', KEYS[1], ARGV[1])";
+            let sha = client.ask(&["SCRIPT", "LOAD", put]);
+            client.ask(&["SET", "big", "9223372036854775805"]);
+            client.ask(&["SET", "keep:m", "1"]);
+            client.ask(&["MULTI"]);
+            for command in [
+                &["EVAL", put, "1", "m3", "x"][..],
+                &["EVALSHA", &sha, "1", "session:m4", "x"],
+                &["EVAL", put, "1", "keep:m", "x"],
+                &["COPY", "keep:m", "m5"],
+                &["INCR", "big"],
+                &["GET", "m3"],
+            ] {
+                assert_eq!(client.ask(command), "QUEUED");
+            }
+            assert_eq!(
+                client.ask(&["EXEC"]),
+                "[OK, OK, OK, 1, 9223372036854775806, x]"
+            );
+            for (key, ttl) in [
+                ("m3", 1000),
+                ("session:m4", 60),
+                ("keep:m", -1),
+                ("m5", 1000),
+            ] {
+                let left: i64 = client.ask(&["TTL", key]).parse().unwrap();
+                assert!(
+                    left == ttl || (ttl > 5 && (ttl - 2..ttl).contains(&left)),
+                    "{key}: {left}"
+                );
+            }
+            // Nothing of it is done, and nothing of ours shows, where the client thinks better of it.
+            client.ask(&["WATCH", "m3"]);
+            client.ask(&["MULTI"]);
+            client.ask(&["EVAL", put, "1", "m6", "x"]);
+            lab.log_in("acme").ask(&["SET", "m3", "other"]);
+            assert_eq!(client.ask(&["EXEC"]), "(nil)");
+            client.ask(&["MULTI"]);
+            client.ask(&["EVAL", put, "1", "m6", "x"]);
+            assert_eq!(client.ask(&["DISCARD"]), "OK");
+            assert_eq!(client.ask(&["EXISTS", "m6"]), "0");
+            // What is too large to be seen whole.
+            let large = "x".repeat(100_000);
+            for (command, reply, key, ttl) in [
+                (&["SET", "large", &large][..], "OK", "large", 1000),
+                (&["SET", "large", &large], "OK", "large", 1000),
+                (
+                    &["SET", "session:large", &large, "EX", "9"],
+                    "OK",
+                    "session:large",
+                    9,
+                ),
+                (
+                    &["SET", "session:large", &large, "KEEPTTL"],
+                    "OK",
+                    "session:large",
+                    9,
+                ),
+                (&["SET", "session:large", &large], "OK", "session:large", 60),
+                (&["APPEND", "keep:m", &large], "100001", "keep:m", -1),
+                (
+                    &["RPUSH", "session:list", "a", &large, "b"],
+                    "3",
+                    "session:list",
+                    60,
+                ),
+                (
+                    &["EVAL", put, "1", "large:eval", &large],
+                    "OK",
+                    "large:eval",
+                    1000,
+                ),
+                (
+                    &["EVALSHA", &sha, "1", "large:sha", &large],
+                    "OK",
+                    "large:sha",
+                    1000,
+                ),
+                (&["GET", "none"], "(nil)", "none", -2),
+            ] {
+                assert_eq!(client.ask(command), reply, "{}", command[0]);
+                let left: i64 = client.ask(&["TTL", key]).parse().unwrap();
+                assert!(
+                    left == ttl || (ttl > 5 && (ttl - 2..ttl).contains(&left)),
+                    "{} {key}: {left}",
+                    command[0]
+                );
+            }
+            for command in [
+                &["MSET", "p", "1", "q", &large, "r", "1"][..],
+                &["SET", &large, "1"],
+            ] {
+                let told = client.ask(command);
+                assert!(
+                    told.starts_with("-ERR a command over 65536 bytes must begin"),
+                    "{told}"
+                );
+            }
+            assert_eq!(client.ask(&["EXISTS", "p", "q", "r"]), "0");
+            client.ask(&["MULTI"]);
+            assert_eq!(client.ask(&["SET", "session:m7", &large]), "QUEUED");
+            assert_eq!(client.ask(&["STRLEN", "session:m7"]), "QUEUED");
+            assert_eq!(client.ask(&["EXEC"]), "[OK, 100000]");
+            assert_ne!(client.ask(&["TTL", "session:m7"]), "-1");
             // What waits.
             let mut other = lab.log_in("acme");
             client.send(&["BLMOVE", "from", "session:to", "LEFT", "LEFT", "0"]);
@@ -1115,6 +1220,7 @@ fn a_database_holds_as_many_keys_as_it_may() {
         let code = "#!lua name=l\nredis.register_function('put', function(keys) return redis.call('SET', keys[1], 'x') end)";
         assert_eq!(client.ask(&["FUNCTION", "LOAD", code]), "l");
         let full = "-OOM this database holds 3 keys, and may not hold more (max_keys)";
+        let large = "x".repeat(100_000);
         for (command, reply) in [
             (&["SET", "a", "1"][..], "OK"),
             (&["MSET", "b", "1", "c", "1", "d", "1"], full),
@@ -1134,6 +1240,27 @@ fn a_database_holds_as_many_keys_as_it_may() {
             (&["FCALL", "put", "1", "d"], full),
             (&["FCALL", "put", "1", "a"], "OK"),
             (&["RENAME", "a", "e"], "OK"),
+            (&["SET", "d", &large], full),
+            (&["SET", "c", &large], "OK"),
+            (&["MULTI"], "OK"),
+            (
+                &["EVAL", "return redis.call('SET', KEYS[1], 'x')", "1", "c"],
+                "QUEUED",
+            ),
+            (&["FCALL", "put", "1", "e"], "QUEUED"),
+            (&["EXEC"], "[OK, OK]"),
+            (&["MULTI"], "OK"),
+            (&["FCALL", "put", "1", "d"], full),
+            (
+                &["EXEC"],
+                "-EXECABORT Transaction discarded because of previous errors.",
+            ),
+            (&["MULTI"], "OK"),
+            (&["SET", "d", &large], full),
+            (
+                &["EXEC"],
+                "-EXECABORT Transaction discarded because of previous errors.",
+            ),
             (&["DEL", "b"], "1"),
             (&["SET", "d", "1"], "OK"),
             (&["DBSIZE"], "3"),

@@ -23,6 +23,18 @@ impl Walker {
         }
     }
 
+    /// Whether the arguments that have come tell how many keys there are, and where.
+    pub fn is_settled(&self) -> bool {
+        match (&self.walk.state, &self.keys) {
+            (State::Rule { ended, values, .. }, _) => *ended && *values == 0,
+            (State::Specs(progress), Keys::Specs(specs)) => {
+                let mut progress = progress.iter().take(specs.len());
+                progress.all(|it| matches!(it, Progress::Found(_)))
+            }
+            _ => true,
+        }
+    }
+
     /// What the next argument is. `None` where it is too long to be shown: it is then neither a keyword nor a number.
     #[inline]
     pub fn next(&mut self, arg: Option<&[u8]>) -> Role {

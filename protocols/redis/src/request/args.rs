@@ -96,7 +96,7 @@ impl<'a> Command<'a> {
 
     /// All arguments, the command's name first.
     #[inline]
-    pub fn args(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
+    pub fn args(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
         let raw = self.raw;
         self.spans.iter().map(move |span| span.of(raw))
     }

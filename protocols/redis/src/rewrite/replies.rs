@@ -41,15 +41,23 @@ impl Rewriter {
     /// As [`Rewriter::reply`].
     pub fn exec(
         &self,
-        transforms: impl IntoIterator<Item = Transform>,
+        transforms: impl IntoIterator<Item = Transform> + Clone,
         reply: &[u8],
         out: &mut Vec<u8>,
     ) -> Result {
         let mut copier = Copier::new(self, reply, out);
-        if let Token::Aggregate(_, count) = copier.token()? {
+        if let Token::Aggregate(mark, count) = copier.token()? {
+            let hidden = transforms.clone().into_iter();
+            let hidden = hidden.filter(|it| *it == Transform::Hidden).count() as u64;
+            if hidden > 0 {
+                copier.counts(mark, count.checked_sub(hidden).ok_or(FORM)?);
+            }
             let mut transforms = transforms.into_iter();
             for _ in 0..count {
-                copier.reply(transforms.next().ok_or(FORM)?)?;
+                match transforms.next().ok_or(FORM)? {
+                    Transform::Hidden => copier.leave_out()?,
+                    transform => copier.reply(transform)?,
+                }
             }
         }
         copier.finish()
@@ -143,6 +151,32 @@ impl<'a, 'o> Copier<'a, 'o> {
         }
     }
 
+    /// Puts another count in the place of what has just been read.
+    fn counts(&mut self, mark: u8, count: u64) {
+        self.out.push(mark);
+        self.out.extend_from_slice(count.to_string().as_bytes());
+        self.out.extend_from_slice(b"\r\n");
+        self.from = self.at();
+    }
+
+    fn leave_out(&mut self) -> Result {
+        self.copy(self.at());
+        self.tokens.element()?;
+        self.from = self.at();
+        Ok(())
+    }
+
+    /// An integer, or a line that is one.
+    fn integer(&mut self) -> Result {
+        let at = self.at();
+        if self.tokens.rest().first() == Some(&mark::SIMPLE) {
+            self.copy(at);
+            self.out.push(mark::INTEGER);
+            self.from = at + 1;
+        }
+        self.pass()
+    }
+
     fn pass(&mut self) -> Result {
         self.tokens.element()?;
         Ok(())
@@ -155,13 +189,16 @@ impl<'a, 'o> Copier<'a, 'o> {
             return self.error();
         }
         let rewriter = self.rewriter;
+        if transform == Transform::Integer {
+            return self.integer();
+        }
         if rewriter.is_identity() {
             return self.pass();
         }
         let key = |name: &[u8]| rewriter.key_back(name);
         let channel = |name: &[u8]| rewriter.edit_back(name);
         match transform {
-            Transform::None => self.pass(),
+            Transform::None | Transform::Integer | Transform::Hidden => self.pass(),
             Transform::Key => self.name(&key),
             Transform::Keys | Transform::ShardChannels => self.names(&key),
             Transform::Channels => self.names(&channel),

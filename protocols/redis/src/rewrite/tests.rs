@@ -365,6 +365,23 @@ fn transactions_are_stripped_command_by_command() {
     );
     assert!(exec(&transforms[..2], reply).is_err());
     assert_eq!(exec(&transforms, "*-1\r\n").unwrap(), "*-1\r\n");
+    // What is ours is left out, and what stands for an integer is one.
+    let ours = [
+        Transform::Hidden,
+        Transform::Integer,
+        Transform::Hidden,
+        Transform::Integer,
+    ];
+    assert_eq!(
+        exec(
+            &ours,
+            "*4\r\n-ERR x\r\n+9007199254740993\r\n*1\r\n$1\r\na\r\n:5\r\n"
+        )
+        .unwrap(),
+        "*2\r\n:9007199254740993\r\n:5\r\n"
+    );
+    assert_eq!(exec(&ours, "*-1\r\n").unwrap(), "*-1\r\n");
+    assert!(exec(&ours, "*1\r\n:1\r\n").is_err());
     assert_eq!(
         exec(&transforms, "-EXECABORT x\r\n").unwrap(),
         "-EXECABORT x\r\n"

@@ -30,6 +30,10 @@ pub enum Transform {
     Libraries,
     /// It is a library's name.
     LibraryName,
+    /// It is an integer, or its digits as a line: what a script returns in the place of one that is too large for Lua.
+    Integer,
+    /// In a transaction: it is none of the client's, and left out.
+    Hidden,
 }
 
 impl Transform {

@@ -306,7 +306,7 @@ impl RedisSession {
         };
         ports.copy_backend(conn, &cx.redis.out);
         self.launch(cx, ports, kind, Some(outgoing.logged));
-        self.enter_bracket();
+        self.enter_bracket(cx, ports);
         Step::Done
     }
 
@@ -327,20 +327,15 @@ impl RedisSession {
             // Its reply is that it is queued; its place is in EXEC's.
             queued.push(match kind {
                 Kind::Keys(transform) | Kind::Blocking(transform) => transform,
+                Kind::Integer => Transform::Integer,
                 _ => Transform::None,
             });
             kind = Kind::Plain;
         }
         let passes = matches!(kind, Kind::Plain) && !silent && self.bracket.is_none();
-        let owed = Owed {
-            session: ports.this(),
-            how: if passes { How::Pass } else { How::Whole },
-            since: cx.now,
-        };
-        match (self.own.as_mut(), self.link) {
-            (Some(own), _) => own.backend.inbox.owe(owed),
-            (None, Some(link)) => ports.links().owe(link, owed),
-            (None, None) => return,
+        let how = if passes { How::Pass } else { How::Whole };
+        if !self.owe(cx, ports, how) {
+            return;
         }
         self.flights.push(Flight {
             kind,
@@ -350,8 +345,36 @@ impl RedisSession {
         });
     }
 
+    /// A reply is to come, on the session's own connection if it has one. `false`: there is none.
+    #[inline]
+    fn owe<P: Ports<Backend>>(&mut self, cx: &Context, ports: &mut P, how: How) -> bool {
+        let owed = Owed {
+            session: ports.this(),
+            how,
+            since: cx.now,
+        };
+        match (self.own.as_mut(), self.link) {
+            (Some(own), _) => own.backend.inbox.owe(owed),
+            (None, Some(link)) => ports.links().owe(link, owed),
+            (None, None) => return false,
+        }
+        true
+    }
+
     /// Something of ours has been sent.
     pub(super) fn launch_hidden<P: Ports<Backend>>(
+        &mut self,
+        cx: &Context,
+        ports: &mut P,
+        kind: Kind,
+    ) {
+        if self.owe(cx, ports, How::Whole) {
+            self.flights.push(Flight::hidden(kind, cx.now));
+        }
+    }
+
+    /// Something of ours has been sent over the connection that sessions share. Nothing else is under way.
+    pub(super) fn launch_shared<P: Ports<Backend>>(
         &mut self,
         cx: &Context,
         ports: &mut P,
@@ -362,17 +385,10 @@ impl RedisSession {
             how: How::Whole,
             since: cx.now,
         };
-        match (self.own.as_mut(), self.link) {
-            (Some(own), _) => own.backend.inbox.owe(owed),
-            (None, Some(link)) => ports.links().owe(link, owed),
-            (None, None) => return,
+        if let Some(link) = self.link {
+            ports.links().owe(link, owed);
+            self.flights.push(Flight::hidden(kind, cx.now));
         }
-        self.flights.push(Flight {
-            kind,
-            logged: None,
-            started: cx.now,
-            silent: true,
-        });
     }
 
     /// Answers a command with an error that stands for it, in its place among the replies, and aborts the transaction that it is in.

@@ -156,6 +156,18 @@ pub(super) struct Flight {
     pub(super) silent: bool,
 }
 
+impl Flight {
+    /// Of something of ours.
+    pub(super) const fn hidden(kind: Kind, started: Instant) -> Self {
+        Self {
+            kind,
+            logged: None,
+            started,
+            silent: true,
+        }
+    }
+}
+
 /// The commands under way, in order.
 #[derive(Default)]
 pub(super) struct Flights(VecDeque<Flight>);

@@ -2,7 +2,8 @@
 //!
 //! A command that may create keys goes to the server inside of a script that runs it, so that nobody sees a key without its time and
 //! no two clients create the last one. `SET` needs none where only time matters: its own option says it. What no script can run, the
-//! client's own scripts and commands that wait, is bracketed by two of ours; its reply is kept until the second has run.
+//! client's own scripts, commands that wait and those that stream, is bracketed by two of ours; its reply is kept until the second
+//! has run. In a transaction the first runs on the connection that sessions share, and the second is queued behind the command.
 
 use control_store::Fault;
 use control_store::snapshot::RedisKeySettings;
@@ -10,7 +11,7 @@ use protocol_redis::command::{Flags, KeyFlags, Role, Spec};
 use protocol_redis::reply::Value;
 use protocol_redis::reply::write::{self, Version};
 use protocol_redis::request::Command;
-use protocol_redis::rewrite::{Rewriter, glob};
+use protocol_redis::rewrite::{Rewriter, Transform, glob};
 
 use super::command::Step;
 use super::flight::{Kind, Logged};
@@ -41,9 +42,17 @@ struct Created {
 
 /// A command that two scripts of ours stand around.
 pub(super) struct Bracket {
-    /// The keys that it may create, as the server knows them, and the seconds that they are to live.
-    keys: Vec<(Vec<u8>, u32)>,
+    keys: Vec<Key>,
     stage: Stage,
+}
+
+/// A key that a bracketed command may create.
+struct Key {
+    /// As the server knows it.
+    name: Vec<u8>,
+    /// As in [`Created`].
+    ttl: u32,
+    anew: bool,
 }
 
 enum Stage {
@@ -78,8 +87,14 @@ impl Who {
             .map(|redis| &redis.settings)
     }
 
-    /// The keys that a command may create. None for most.
-    fn created(&self, spec: &Spec, policy: Policy, command: &Command<'_>) -> Vec<Created> {
+    /// The keys that a command may create. None for most. `args` are its first arguments, or all of its `argc`.
+    fn created<'a>(
+        &self,
+        spec: &Spec,
+        policy: Policy,
+        argc: usize,
+        args: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Vec<Created> {
         let (Some(settings), true) = (self.settings(), self.limited) else {
             return Vec::new();
         };
@@ -90,15 +105,15 @@ impl Who {
             || flags.has(Flags::WRITE.with(Flags::DENYOOM))
             || matches!(spec.name(), b"smove")
             || policy == Policy::Copy;
-        if !creates || never_creates(spec.name(), command) {
+        if !creates || never_creates(spec.name(), args.clone()) {
             return Vec::new();
         }
         // Said to read and write, since they may tell what was there; they take its time away.
         let makes_anew = matches!(spec.name(), b"set" | b"getset");
-        let keeps_ttl = says(command, 3, b"KEEPTTL");
-        let mut walk = spec.walk(command.argc());
+        let keeps_ttl = says(args.clone(), 3, b"KEEPTTL");
+        let mut walk = spec.walk(argc);
         let mut created = Vec::new();
-        for (index, arg) in command.args().enumerate() {
+        for (index, arg) in args.enumerate() {
             if let Role::Key(flags) = walk.next(Some(arg))
                 && (runs_scripts
                     || flags.has_any(KeyFlags::OW.with(KeyFlags::INSERT).with(KeyFlags::UPDATE)))
@@ -129,15 +144,15 @@ impl Who {
         if !self.limited || policy != Policy::Share || runs_scripts(spec) {
             return false;
         }
-        let created = self.created(spec, policy, command);
+        let created = self.created(spec, policy, command.argc(), command.args());
         let Some(first) = created.first() else {
             return false;
         };
         let max_keys = self.settings().map_or(0, |it| it.max_keys);
         let says_time = [&b"EX"[..], b"PX", b"EXAT", b"PXAT"]
             .iter()
-            .any(|it| says(command, 3, it));
-        if spec.name() == b"set" && max_keys == 0 && !says(command, 3, b"KEEPTTL") {
+            .any(|it| says(command.args(), 3, it));
+        if spec.name() == b"set" && max_keys == 0 && !says(command.args(), 3, b"KEEPTTL") {
             if says_time {
                 return false;
             }
@@ -187,19 +202,69 @@ impl Who {
         if !(waits || runs_scripts(spec) || scripted || long) {
             return None;
         }
-        let keys: Vec<_> = self
-            .created(spec, policy, command)
-            .iter()
-            .map(|it| {
-                let key = [self.rewriter.prefix(), command.arg(it.index)].concat();
-                (key, it.ttl)
-            })
-            .collect();
+        let created = self.created(spec, policy, command.argc(), command.args());
+        self.bracket_for(created, |index| command.arg(index))
+    }
+
+    fn bracket_for<'a>(
+        &self,
+        created: Vec<Created>,
+        arg: impl Fn(usize) -> &'a [u8],
+    ) -> Option<Bracket> {
+        let key = |it: Created| Key {
+            name: [self.rewriter.prefix(), arg(it.index)].concat(),
+            ttl: it.ttl,
+            anew: it.anew,
+        };
+        let keys: Vec<_> = created.into_iter().map(key).collect();
         (!keys.is_empty()).then_some(Bracket {
             keys,
             stage: Stage::Before,
         })
     }
+
+    /// What must stand around a command of `argc` arguments that streams, of which the first are there.
+    pub(super) fn bracket_of_stream(
+        &self,
+        spec: &Spec,
+        policy: Policy,
+        argc: usize,
+        first: &[Vec<u8>],
+    ) -> Streamed {
+        if !self.limited {
+            return Streamed::Free;
+        }
+        let creates = runs_scripts(spec) || spec.flags().has(Flags::WRITE.with(Flags::DENYOOM));
+        if !creates {
+            return Streamed::Free;
+        }
+        let mut walk = spec.walk(argc);
+        first.iter().for_each(|arg| {
+            walk.next(Some(arg));
+        });
+        // What is to come is not shown: a key may hide where it is not known yet how many there are.
+        let settled = walk.is_settled();
+        let more = (first.len()..argc).any(|_| matches!(walk.next(None), Role::Key(_)));
+        if !settled || more {
+            return Streamed::Unknown;
+        }
+        let args = first.iter().map(Vec::as_slice);
+        let created = self.created(spec, policy, argc, args);
+        let arg = |index: usize| first.get(index).map_or(&[][..], Vec::as_slice);
+        match self.bracket_for(created, arg) {
+            Some(bracket) => Streamed::Bracket(bracket),
+            None => Streamed::Free,
+        }
+    }
+}
+
+/// What must stand around a command that streams.
+pub(super) enum Streamed {
+    /// Nothing.
+    Free,
+    /// More of it must be seen.
+    Unknown,
+    Bracket(Bracket),
 }
 
 /// Whether a command runs a script of the client's, which another script cannot.
@@ -217,20 +282,17 @@ fn put_words(rewriter: &Rewriter, spec: &Spec, command: &Command<'_>, out: &mut 
 }
 
 /// Whether a command has that option, from this argument on.
-fn says(command: &Command<'_>, from: usize, option: &[u8]) -> bool {
-    command
-        .args()
-        .skip(from)
-        .any(|arg| arg.eq_ignore_ascii_case(option))
+fn says<'a>(args: impl Iterator<Item = &'a [u8]>, from: usize, option: &[u8]) -> bool {
+    args.skip(from).any(|arg| arg.eq_ignore_ascii_case(option))
 }
 
 /// Whether a command of a kind that may create keys is told not to.
-fn never_creates(name: &[u8], command: &Command<'_>) -> bool {
+fn never_creates<'a>(name: &[u8], args: impl Iterator<Item = &'a [u8]>) -> bool {
     match name {
-        b"set" => says(command, 3, b"XX"),
+        b"set" => says(args, 3, b"XX"),
         b"lpushx" | b"rpushx" | b"linsert" | b"lset" => true,
-        b"xadd" => says(command, 2, b"NOMKSTREAM"),
-        b"xgroup|create" => !says(command, 5, b"MKSTREAM"),
+        b"xadd" => says(args, 2, b"NOMKSTREAM"),
+        b"xgroup|create" => !says(args, 5, b"MKSTREAM"),
         _ => false,
     }
 }
@@ -263,38 +325,84 @@ impl RedisSession {
             Some(_) => return Some(Step::Later),
         }
         let bracket = self.who.as_ref()?.bracket(command)?;
-        // In a transaction nothing runs before its end; there the settings hold for commands, not for scripts.
-        if self.own.as_ref().is_some_and(|own| own.queued.is_some()) {
-            return None;
-        }
         if self.must_wait_here() {
             return Some(Step::Later);
         }
-        let conn = match self.any_turn(cx, ports) {
-            Turn::Now(conn) => conn,
-            Turn::Later => return Some(Step::Later),
-            Turn::Refused(fault) => {
+        match self.ask_before(cx, ports, bracket) {
+            Ok(()) => Some(Step::Later),
+            Err(fault) => {
                 let text = face::translate(&fault).text;
-                return Some(self.refuse(cx, ports, command, &text, ErrorClass::from(&fault)));
+                Some(self.refuse(cx, ports, command, &text, ErrorClass::from(&fault)))
             }
+        }
+    }
+
+    /// Runs the first script. Nothing is under way, and nothing else is done until it has run, or until what it needs is there.
+    pub(super) fn ask_before<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        bracket: Bracket,
+    ) -> Result<(), Fault> {
+        // In a transaction it would run at the end.
+        let shared = self.own.is_none() || self.is_queueing();
+        let turn = match shared {
+            true => self.share(cx, ports, 0),
+            false => self.take_own(cx, ports, 0),
         };
-        let max_keys = self.who.as_ref()?.settings()?.max_keys;
+        let conn = match turn {
+            Turn::Now(conn) => conn,
+            Turn::Later => return Ok(()),
+            Turn::Refused(fault) => return Err(fault),
+        };
+        let settings = self.who.as_ref().and_then(|who| who.settings());
+        let max_keys = settings.map_or(0, |it| it.max_keys);
         let out = &mut cx.redis.out;
         out.clear();
-        let keys = bracket.keys.iter().map(|(key, _)| key.as_slice());
+        let keys = bracket.keys.iter().map(|it| it.name.as_slice());
         script(out, BEFORE, keys, &[max_keys.to_string()]);
         ports.copy_backend(conn, out);
         self.bracket = Some(Box::new(bracket));
-        self.launch_hidden(cx, ports, Kind::Bracket);
+        match shared {
+            true => self.launch_shared(cx, ports, Kind::Bracket),
+            false => self.launch_hidden(cx, ports, Kind::Bracket),
+        }
         self.wait = Wait::Replies;
-        Some(Step::Later)
+        Ok(())
     }
 
-    fn any_turn<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P) -> Turn {
-        if self.own.is_some() {
-            self.take_own(cx, ports, 0)
-        } else {
-            self.share(cx, ports, 0)
+    /// Whether the session's commands are queued, for the end of its transaction.
+    pub(super) fn is_queueing(&self) -> bool {
+        self.own.as_ref().is_some_and(|own| own.queued.is_some())
+    }
+
+    /// What the first script has said of a command that streams: whether it may be sent. `None`: it has not run yet.
+    pub(super) fn bracket_says(&mut self) -> Option<Result<(), String>> {
+        match &self.bracket.as_ref()?.stage {
+            Stage::Open => Some(Ok(())),
+            Stage::Shut(text) => {
+                let text = text.clone();
+                self.bracket = None;
+                Some(Err(text))
+            }
+            Stage::Before | Stage::Within | Stage::After { .. } => None,
+        }
+    }
+
+    /// The command that streams keeps the time that its key has.
+    pub(super) fn bracket_keeps_times(&mut self) {
+        if let Some(bracket) = self.bracket.as_mut() {
+            bracket.keys.retain(|it| !it.anew);
+        }
+    }
+
+    /// The connection over which the first script runs beside the session's own is gone.
+    pub(super) fn bracket_lost(&mut self) {
+        if let Some(bracket) = self.bracket.as_mut()
+            && let Stage::Before = bracket.stage
+            && self.flights.pop().is_some()
+        {
+            bracket.stage = Stage::Shut(face::translate(&Fault::BackendLost).text);
         }
     }
 
@@ -308,14 +416,38 @@ impl RedisSession {
     }
 
     /// A command within a bracket has been sent.
-    pub(super) fn enter_bracket(&mut self) {
-        if let Some(bracket) = self.bracket.as_mut()
-            && matches!(bracket.stage, Stage::Open)
-        {
-            bracket.stage = Stage::Within;
-            // What follows must not come between.
-            self.wait = Wait::Replies;
+    pub(super) fn enter_bracket<P: Ports<Backend>>(&mut self, cx: &mut Context, ports: &mut P) {
+        let open = |it: &mut Box<Bracket>| matches!(it.stage, Stage::Open);
+        let Some(mut bracket) = self.bracket.take_if(open) else {
+            return;
+        };
+        if self.is_queueing() {
+            return self.queue_after(cx, ports, *bracket);
         }
+        bracket.stage = Stage::Within;
+        self.bracket = Some(bracket);
+        // What follows must not come between.
+        self.wait = Wait::Replies;
+    }
+
+    /// The command has been queued, and so is the second script, the reply of which is left out of the transaction's.
+    fn queue_after<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        mut bracket: Bracket,
+    ) {
+        bracket.keys.retain(|it| it.ttl > 0);
+        let Some(own) = self.own.as_mut().filter(|_| !bracket.keys.is_empty()) else {
+            return;
+        };
+        if let Some(queued) = own.queued.as_mut() {
+            queued.push(Transform::Hidden);
+        }
+        let conn = own.backend.conn;
+        bracket.put_after(&mut cx.redis.out);
+        ports.copy_backend(conn, &cx.redis.out);
+        self.launch_hidden(cx, ports, Kind::Ignored);
     }
 
     /// One of our scripts has run.
@@ -333,7 +465,8 @@ impl RedisSession {
                 match Value::parse(reply) {
                     Ok(Value::Items(_, there)) => {
                         let mut there = there.map(|it| it.ok().and_then(|it| it.integer()));
-                        bracket.keys.retain(|_| there.next().flatten() == Some(0));
+                        let mut fresh = || there.next().flatten() == Some(0);
+                        bracket.keys.retain(|it| fresh() || it.anew);
                         bracket.stage = Stage::Open;
                     }
                     Ok(Value::Error(text)) => {
@@ -366,7 +499,7 @@ impl RedisSession {
         let Some(mut bracket) = self.bracket.take_if(within) else {
             return false;
         };
-        bracket.keys.retain(|(_, ttl)| *ttl > 0);
+        bracket.keys.retain(|it| it.ttl > 0);
         let failed = matches!(reply.first(), Some(b'-' | b'_')) || reply.starts_with(b"$-1");
         if failed || bracket.keys.is_empty() {
             return false;
@@ -381,13 +514,7 @@ impl RedisSession {
             (None, None) => return false,
         };
         let mut out = Vec::new();
-        let times: Vec<String> = bracket
-            .keys
-            .iter()
-            .map(|(_, ttl)| ttl.to_string())
-            .collect();
-        let keys = bracket.keys.iter().map(|(key, _)| key.as_slice());
-        script(&mut out, AFTER, keys, &times);
+        bracket.put_after(&mut out);
         ports.copy_backend(conn, &out);
         bracket.stage = Stage::After {
             reply: if heard { reply.to_vec() } else { Vec::new() },
@@ -396,6 +523,16 @@ impl RedisSession {
         self.bracket = Some(bracket);
         self.launch_hidden(cx, ports, Kind::Bracket);
         true
+    }
+}
+
+impl Bracket {
+    /// Writes the call of the second script.
+    fn put_after(&self, out: &mut Vec<u8>) {
+        out.clear();
+        let times: Vec<String> = self.keys.iter().map(|it| it.ttl.to_string()).collect();
+        let keys = self.keys.iter().map(|it| it.name.as_slice());
+        script(out, AFTER, keys, &times);
     }
 }
 

@@ -280,8 +280,9 @@ impl RedisSession {
         fault: &Fault,
     ) {
         self.link = None;
-        if self.own.is_none() {
-            self.fail_flights(cx, ports, fault);
+        match self.own {
+            None => self.fail_flights(cx, ports, fault),
+            Some(_) => self.bracket_lost(),
         }
         if let Wait::Link { .. } = self.wait {
             self.wait = Wait::Not;

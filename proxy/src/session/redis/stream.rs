@@ -9,6 +9,7 @@ use protocol_redis::rewrite::{StreamRewriter, Transform};
 use super::RedisSession;
 use super::flight::{Kind, Logged};
 use super::functions::Function;
+use super::limits;
 use super::policy::Policy;
 use super::route::Turn;
 use crate::backend::redis::Backend;
@@ -21,6 +22,9 @@ use crate::session::{Context, Ports};
 const MAX_LOGGED: usize = 1 << 10;
 /// So many of them.
 const MAX_WORDS: usize = 128;
+
+/// So many that must be seen before the command is sent.
+const MAX_GATHERED: usize = 1 << 10;
 
 /// A command that is taken apart as it comes.
 pub(super) struct Streaming {
@@ -42,6 +46,8 @@ struct Progress {
 enum Stage {
     /// Nothing of it has been sent.
     Naming,
+    /// Nothing either: these are its first arguments, and its keys must be known, for what stands before it.
+    Gathering(Vec<Vec<u8>>),
     /// It goes to the server.
     Sending(Box<Sending>),
     /// It is passed over, and then refused with this text.
@@ -55,6 +61,8 @@ struct Sending {
     transform: Transform,
     /// The second argument is the name of a function, which is another on the server.
     calls: bool,
+    /// It is a `SET`, which may be told to keep its key's time.
+    may_keep_time: bool,
     /// The line's end behind what has been sent is to come. With it the server would have the whole command, and could answer before
     /// its end has come from the client.
     line_open: bool,
@@ -102,10 +110,19 @@ impl RedisSession {
         let Some(mut streaming) = self.streaming.take() else {
             return false;
         };
-        if let (Err(fault), Stage::Naming) = (&conn, &streaming.progress.stage) {
+        if let (Err(fault), Stage::Naming | Stage::Gathering(_)) =
+            (&conn, &streaming.progress.stage)
+        {
             streaming.progress.stage = refusing(fault);
         }
-        let outcome = self.stream_on(cx, ports, &mut streaming, conn.ok());
+        let conn = conn.ok();
+        if let Stage::Gathering(_) = streaming.progress.stage
+            && !self.go_on_gathering(cx, ports, &mut streaming.progress, conn)
+        {
+            self.streaming = Some(streaming);
+            return false;
+        }
+        let outcome = self.stream_on(cx, ports, &mut streaming, conn);
         match outcome {
             Ok(Streamed::More) => {
                 self.streaming = Some(streaming);
@@ -144,19 +161,37 @@ impl RedisSession {
                     None => return Ok(Streamed::More),
                 },
                 Event::Header { argc } => progress.argc = argc as usize,
-                Event::Arg(arg) => match (&progress.stage, progress.name.take()) {
+                Event::Arg(arg) => match (&mut progress.stage, progress.name.take()) {
                     (Stage::Naming, None) => progress.name = Some(arg.to_vec()),
                     (Stage::Naming, Some(name)) => {
                         self.name_stream(ports, progress, conn, &name, Some(arg));
                         self.pass(cx, ports, progress, &name);
                         self.pass_second(cx, ports, progress, arg);
+                        if !self.go_on_gathering(cx, ports, progress, conn) {
+                            return Ok(Streamed::More);
+                        }
                     }
-                    _ => self.pass(cx, ports, progress, arg),
+                    (Stage::Gathering(first), _) => {
+                        first.push(arg.to_vec());
+                        if !self.go_on_gathering(cx, ports, progress, conn) {
+                            return Ok(Streamed::More);
+                        }
+                    }
+                    (Stage::Sending(sending), _) => {
+                        if sending.may_keep_time && arg.eq_ignore_ascii_case(b"KEEPTTL") {
+                            self.bracket_keeps_times();
+                        }
+                        self.pass(cx, ports, progress, arg);
+                    }
+                    (Stage::Refusing(..), _) => {}
                 },
                 Event::Large { len } => {
                     if let Some(name) = progress.name.take() {
                         self.name_stream(ports, progress, conn, &name, None);
                         self.pass(cx, ports, progress, &name);
+                    }
+                    if let Stage::Gathering(_) = progress.stage {
+                        progress.stage = unlimited();
                     }
                     ports.expect_client(len);
                     self.announce(cx, ports, progress, len);
@@ -203,19 +238,17 @@ impl RedisSession {
             {
                 text
             }
-            Some((spec, Policy::Share | Policy::Script(_) | Policy::Function(Function::Call))) => {
-                let mut header = Vec::with_capacity(16);
-                let rewriter = who.rewriter.stream(spec, progress.argc, &mut header);
-                ports.copy_backend(conn, &header);
-                progress.stage = Stage::Sending(Box::new(Sending {
-                    conn,
-                    rewriter,
-                    transform: spec.transform(),
-                    line_open: false,
-                    calls,
-                }));
-                if let Some(own) = self.own.as_mut() {
-                    own.streaming = true;
+            Some((
+                spec,
+                policy @ (Policy::Share | Policy::Script(_) | Policy::Function(Function::Call)),
+            )) => {
+                let words = [Some(name), subcommand].into_iter().flatten();
+                let first: Vec<_> = words.map(<[u8]>::to_vec).collect();
+                match who.bracket_of_stream(spec, policy, progress.argc, &first) {
+                    limits::Streamed::Free => {
+                        self.begin_sending(ports, progress, conn, name, subcommand)
+                    }
+                    _ => progress.stage = Stage::Gathering(first),
                 }
                 return;
             }
@@ -227,6 +260,110 @@ impl RedisSession {
             None => "ERR unknown command".to_owned(),
         };
         progress.stage = Stage::Refusing(text, ErrorClass::Statement);
+    }
+
+    /// Goes on with a command of which the keys must be known first, if it is one. `false`: with what comes next it is to wait.
+    fn go_on_gathering<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        progress: &mut Progress,
+        conn: Option<ConnId>,
+    ) -> bool {
+        let (Stage::Gathering(first), Some(conn)) = (&progress.stage, conn) else {
+            return true;
+        };
+        match self.bracket_says() {
+            Some(Ok(())) => self.send_gathered(cx, ports, progress, conn),
+            Some(Err(text)) => progress.stage = Stage::Refusing(text, ErrorClass::Limit),
+            None => {
+                let Some(needs) = self.needs(progress.argc, first) else {
+                    progress.stage = refusing(&Fault::Bug);
+                    return true;
+                };
+                match needs {
+                    limits::Streamed::Free => self.send_gathered(cx, ports, progress, conn),
+                    limits::Streamed::Unknown => {
+                        if first.len() > MAX_GATHERED {
+                            progress.stage = unlimited();
+                        }
+                    }
+                    limits::Streamed::Bracket(bracket) => {
+                        match self.ask_before(cx, ports, bracket) {
+                            Ok(()) => return false,
+                            Err(fault) => progress.stage = refusing(&fault),
+                        }
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// What must stand around a command that begins so.
+    fn needs(&self, argc: usize, first: &[Vec<u8>]) -> Option<limits::Streamed> {
+        let who = self.who.as_ref()?;
+        let second = first.get(1).map(Vec::as_slice);
+        let commands = &who.known.as_ref()?.commands;
+        let (spec, policy) = commands.find(first.first()?, second)?;
+        Some(who.bracket_of_stream(spec, policy, argc, first))
+    }
+
+    /// Sends the arguments that were gathered.
+    fn send_gathered<P: Ports<Backend>>(
+        &mut self,
+        cx: &mut Context,
+        ports: &mut P,
+        progress: &mut Progress,
+        conn: ConnId,
+    ) {
+        let Stage::Gathering(first) = std::mem::replace(&mut progress.stage, Stage::Naming) else {
+            return;
+        };
+        let mut words = first.iter();
+        let (Some(name), second) = (words.next(), words.next()) else {
+            return;
+        };
+        self.begin_sending(ports, progress, conn, name, second.map(Vec::as_slice));
+        self.pass(cx, ports, progress, name);
+        if let Some(second) = second {
+            self.pass_second(cx, ports, progress, second);
+        }
+        words.for_each(|word| self.pass(cx, ports, progress, word));
+    }
+
+    /// Sends the beginning of a command that goes to the server.
+    fn begin_sending<P: Ports<Backend>>(
+        &mut self,
+        ports: &mut P,
+        progress: &mut Progress,
+        conn: ConnId,
+        name: &[u8],
+        second: Option<&[u8]>,
+    ) {
+        let known = self
+            .who
+            .as_ref()
+            .and_then(|who| Some((who, who.known.as_ref()?.commands.find(name, second)?)));
+        let Some((who, (spec, policy))) = known else {
+            progress.stage = refusing(&Fault::Bug);
+            return;
+        };
+        let mut header = Vec::with_capacity(16);
+        let rewriter = who.rewriter.stream(spec, progress.argc, &mut header);
+        ports.copy_backend(conn, &header);
+        progress.stage = Stage::Sending(Box::new(Sending {
+            conn,
+            rewriter,
+            transform: spec.transform(),
+            line_open: false,
+            calls: matches!(policy, Policy::Function(Function::Call))
+                && !who.rewriter.namespace().is_empty(),
+            may_keep_time: spec.name() == b"set",
+        }));
+        if let Some(own) = self.own.as_mut() {
+            own.streaming = true;
+        }
     }
 
     /// Sends an argument that is there as a whole.
@@ -308,11 +445,12 @@ impl RedisSession {
                     ports.copy_backend(sending.conn, out);
                 }
                 self.launch(cx, ports, Kind::of(sending.transform), Some(logged));
+                self.enter_bracket(cx, ports);
             }
             Stage::Refusing(text, class) => {
                 self.refuse_logged(cx, ports, logged, &text, class);
             }
-            Stage::Naming => {}
+            Stage::Naming | Stage::Gathering(_) => {}
         }
         true
     }
@@ -335,6 +473,15 @@ enum Streamed {
     More,
     /// To its end.
     Ended,
+}
+
+/// Its keys come too late.
+fn unlimited() -> Stage {
+    let text = format!(
+        "ERR a command over {} bytes must begin with its keys in a database that has settings for them: send it in parts",
+        protocol_redis::request::LARGE
+    );
+    Stage::Refusing(text, ErrorClass::Statement)
 }
 
 fn refusing(fault: &Fault) -> Stage {
