@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use control_store::Secret;
 use control_store::ids::{Engine, ServerId};
+use control_store::servers::RedisServer;
 use control_store::snapshot::{NativeRoles, RedisDatabase, ServerAddress};
 use thiserror::Error;
 
@@ -36,6 +37,42 @@ impl fmt::Debug for AdminLogin {
         f.debug_struct("AdminLogin")
             .field("user", &self.user)
             .finish_non_exhaustive()
+    }
+}
+
+/// What a server that existed before us is to be used for.
+#[derive(Clone, Copy)]
+pub struct ServerUse<'a> {
+    /// Whether databases of many share it.
+    pub shared: bool,
+    /// How many connections the proxy may open to it.
+    pub connections: u32,
+    /// PostgreSQL: whether tenants may see the names of others' databases, where nothing can be done about it.
+    pub names_visible: bool,
+    /// Redis: our own users' secrets.
+    pub redis: Option<&'a RedisServer>,
+    /// Redis: the numbers of our databases that are there.
+    pub numbers: &'a [u32],
+}
+
+/// What a look at such a server told, each as a sentence for its operator.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerReport {
+    /// What has to be put right before databases are made there.
+    pub problems: Vec<String>,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+    /// Redis: how many logical databases it has.
+    pub redis_databases: Option<u32>,
+}
+
+impl ServerReport {
+    pub(crate) fn problem(&mut self, sentence: String) {
+        self.problems.push(sentence);
+    }
+
+    pub(crate) fn note(&mut self, sentence: String) {
+        self.notes.push(sentence);
     }
 }
 
@@ -207,6 +244,9 @@ pub enum EngineError {
         /// How often it was tried.
         attempts: u32,
     },
+    /// The server has a database of that name that we have not made.
+    #[error("the server has a database {0} that is not ours")]
+    NotOurs(String),
     /// The system gives no random bytes.
     #[error("the system's random number generator failed")]
     Random,
@@ -283,11 +323,22 @@ pub trait DatabaseEngine: Send + Sync {
         database: &DatabaseSpec<'_>,
     ) -> Result<u64, EngineError>;
 
-    /// Whether the server takes connections and answers.
+    /// Whether the server takes connections and answers. Gives what is another text after it has been started again.
     ///
     /// # Errors
     /// It does not.
-    async fn ping(&self, server: &ServerAccess) -> Result<(), EngineError>;
+    async fn ping(&self, server: &ServerAccess) -> Result<String, EngineError>;
+
+    /// Makes on a server that existed before us what our databases need there, as far as it is ours to make, and tells what is
+    /// missing otherwise. What others have there stays as it is.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or refuses.
+    async fn prepare_server(
+        &self,
+        server: &ServerAccess,
+        usage: &ServerUse<'_>,
+    ) -> Result<ServerReport, EngineError>;
 
     /// What a workspace's database has recorded behind that position, in order.
     ///

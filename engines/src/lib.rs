@@ -7,5 +7,5 @@ pub mod redis;
 
 pub use engine::{
     AdminLogin, ApplyOptions, ApplyStep, Change, Column, DatabaseEngine, DatabaseSpec, DatabaseUse,
-    EngineError, SchemaPair, ServerAccess, StepSink, Table, TrackedChange,
+    EngineError, SchemaPair, ServerAccess, ServerReport, ServerUse, StepSink, Table, TrackedChange,
 };

@@ -332,7 +332,12 @@ async fn a_session_fills_neither_the_servers_log_nor_the_machines_memory() {
 /// Invariants 1 and 2, the second wall.
 #[tokio::test]
 async fn a_tenants_role_cannot_escape_by_any_statement() {
-    let lab = Lab::start().await;
+    for lab in Lab::both().await {
+        try_every_statement(lab).await;
+    }
+}
+
+async fn try_every_statement(lab: Lab) {
     let other = lab.database("shop__globex", DatabaseUse::Tenant).await;
     let roles = tenant(&lab).await;
     let neighbour = lab.connect("shop__globex", &other.admin).await;
@@ -431,7 +436,12 @@ async fn what_only_the_classifier_refuses_harms_nobody_else_and_is_repaired() {
 /// Rights that a deployment's statements hand out do not open the wall.
 #[tokio::test]
 async fn a_deployment_cannot_open_the_wall() {
-    let lab = Lab::start().await;
+    for lab in Lab::both().await {
+        try_a_deployment(lab).await;
+    }
+}
+
+async fn try_a_deployment(lab: Lab) {
     let roles = tenant(&lab).await;
     let (admin, owner) = (&roles.admin.name, format!("{}_owner", roles.admin.name));
     let open = format!(
@@ -720,7 +730,12 @@ async fn platform_functions_are_not_led_astray() {
 
 #[tokio::test]
 async fn a_workspace_is_free_inside_and_closed_outside() {
-    let lab = Lab::start().await;
+    for lab in Lab::both().await {
+        try_a_workspace(lab).await;
+    }
+}
+
+async fn try_a_workspace(lab: Lab) {
     lab.database("shop__globex", DatabaseUse::Tenant).await;
     for usage in [DatabaseUse::TenantWorkspace, DatabaseUse::ControlWorkspace] {
         let name = format!("w{}_workspace", usage as u8);

@@ -310,7 +310,7 @@ fn failure(error: EngineError) -> Failure {
             code,
             message,
         } => Failure::conflict(format!("change {change} failed: {message} ({code})")),
-        EngineError::Busy { .. } => Failure::conflict(error.to_string()),
+        EngineError::Busy { .. } | EngineError::NotOurs(_) => Failure::conflict(error.to_string()),
         other => Failure::Internal(other.to_string()),
     }
 }

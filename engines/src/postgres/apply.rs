@@ -7,8 +7,9 @@ use control_store::snapshot::NativeRoles;
 use tokio::time::sleep;
 use tokio_postgres::Client;
 
-use super::connect::{as_role, code, error, run, superuser};
+use super::connect::{administrator, as_role, code, error, run};
 use super::harden::{PLATFORM, PLATFORM_ROLE};
+use super::rights::Rights;
 use super::{create, identifier, literal, owner_of, random_hex, scram};
 use crate::{
     ApplyOptions, ApplyStep, Change, DatabaseSpec, DatabaseUse, EngineError, ServerAccess,
@@ -62,7 +63,7 @@ pub(super) async fn apply(
     changes: &[Change],
     options: &ApplyOptions,
 ) -> Result<Vec<i64>, EngineError> {
-    let postgres = superuser(server, "postgres").await?;
+    let postgres = administrator(server, "postgres").await?;
     // One at a time. The lock is where no tenant can take it, and ends with this connection.
     postgres
         .execute(
@@ -71,7 +72,7 @@ pub(super) async fn apply(
         )
         .await
         .map_err(|it| error(&it))?;
-    let admin = superuser(server, database).await?;
+    let admin = administrator(server, database).await?;
     let ledger = ledger(&admin).await?;
     let missing: Vec<&Change> = changes
         .iter()
@@ -80,6 +81,9 @@ pub(super) async fn apply(
     if missing.is_empty() {
         return Ok(ledger);
     }
+    let rights = Rights::of(&postgres).await?;
+    // Taken back at the end, with what statements have handed out.
+    rights.join(&postgres, &owner_of(roles)).await?;
     let ticket = random_hex::<16>()?;
     run(
         &admin,
@@ -116,7 +120,8 @@ pub(super) async fn apply(
         roles,
         redis: None,
     };
-    create::reassert(&postgres, &admin, &spec).await?;
+    create::reassert(&postgres, &admin, &spec, rights).await?;
+    rights.leave(&postgres, &owner_of(roles)).await?;
     outcome?;
     self::ledger(&admin).await
 }

@@ -1,5 +1,6 @@
 //! Connections of the control plane.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,15 +10,36 @@ use tokio_postgres::{Client, Config, NoTls};
 use crate::{EngineError, ServerAccess};
 
 /// The superuser of every server that the provisioner makes.
-pub(super) const SUPERUSER: &str = "tenantsdb";
+const SUPERUSER: &str = "tenantsdb";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connects as the superuser, whom the server knows by the account that we run as.
-pub(super) async fn superuser(
+/// Connects as the administrator: on a server of the provisioner's making its superuser, whom it knows by the account that we
+/// run as; elsewhere whom the operator has named.
+pub(super) async fn administrator(
     server: &ServerAccess,
     database: &str,
 ) -> Result<Client, EngineError> {
-    connect(server, database, SUPERUSER, None).await
+    let (user, password) = administrator_of(server);
+    connect(server, database, user, password).await
+}
+
+/// The administrator's name, and a password where one is needed.
+pub(super) fn administrator_of(server: &ServerAccess) -> (&str, Option<&str>) {
+    let Some(login) = &server.login else {
+        return (SUPERUSER, None);
+    };
+    let password = login.password.expose();
+    (&login.user, Some(password).filter(|it| !it.is_empty()))
+}
+
+/// The folder of a server's socket, and the port that names it.
+pub(super) fn socket_place(socket: &Path) -> (&Path, u16) {
+    let name = socket.file_name().and_then(OsStr::to_str);
+    let port = name.and_then(|it| it.strip_prefix(".s.PGSQL.")?.parse().ok());
+    (
+        socket.parent().unwrap_or(Path::new("/")),
+        port.unwrap_or(5432),
+    )
 }
 
 /// Connects with a password.
@@ -39,8 +61,8 @@ async fn connect(
     let mut config = Config::new();
     match &server.address {
         ServerAddress::Unix(socket) => {
-            let folder = socket.parent().unwrap_or(Path::new("/"));
-            config.host_path(folder);
+            let (folder, port) = socket_place(socket);
+            config.host_path(folder).port(port);
         }
         ServerAddress::Tcp(address) => {
             config.host(address.ip().to_string()).port(address.port());

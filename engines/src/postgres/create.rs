@@ -3,8 +3,10 @@
 use control_store::snapshot::{NativeRole, NativeRoles};
 use tokio_postgres::Client;
 
-use super::connect::{code, error, run, superuser};
+use super::connect::{administrator, code, error, run};
 use super::harden::{self, PLATFORM_ROLE};
+use super::preparation::template;
+use super::rights::Rights;
 use super::{apply, identifier, literal, owner_of, scram, track};
 use crate::{DatabaseSpec, DatabaseUse, EngineError, ServerAccess};
 
@@ -12,9 +14,17 @@ const DEPENDENT_OBJECTS: &str = "2BP01";
 const DUPLICATE_OBJECT: &str = "42710";
 const UNIQUE_VIOLATION: &str = "23505";
 
-/// Takes what a server shows everybody, once for all of its databases. Databases are made from `template0`, which nobody
-/// can enter; so only the platform enters those that come with a server.
-async fn prepare_server(postgres: &Client) -> Result<(), EngineError> {
+/// Takes what a server shows everybody, once for all of its databases. Databases are made from templates that nobody
+/// can enter; so only the platform enters those that come with a server. On a server that we have not made they are not ours
+/// to close: [`super::check`] looks.
+async fn prepare_server(
+    server: &ServerAccess,
+    postgres: &Client,
+    rights: Rights,
+) -> Result<(), EngineError> {
+    if server.login.is_some() {
+        return make_platform_role(postgres, rights).await;
+    }
     let prepared = postgres
         .query_one(
             "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)
@@ -29,7 +39,7 @@ async fn prepare_server(postgres: &Client) -> Result<(), EngineError> {
     }
     // Several databases may be the first at the same time.
     run(postgres, "SELECT pg_advisory_lock(1)").await?;
-    make_role(postgres, PLATFORM_ROLE, "NOLOGIN").await?;
+    make_role(postgres, PLATFORM_ROLE, "NOLOGIN", rights).await?;
     run(
         postgres,
         "REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC",
@@ -38,40 +48,110 @@ async fn prepare_server(postgres: &Client) -> Result<(), EngineError> {
     run(postgres, "SELECT pg_advisory_unlock(1)").await
 }
 
+/// Makes the platform's role, unless it is there: then it may be a superuser's.
+async fn make_platform_role(postgres: &Client, rights: Rights) -> Result<(), EngineError> {
+    let there = "SELECT pg_has_role(oid, 'MEMBER') FROM pg_roles WHERE rolname = $1";
+    let member = postgres
+        .query_opt(there, &[&PLATFORM_ROLE])
+        .await
+        .map_err(|it| error(&it))?;
+    if member.is_none() {
+        make_role(postgres, PLATFORM_ROLE, "NOLOGIN", rights).await?;
+    }
+    if member.is_some_and(|row| row.get(0)) {
+        return Ok(());
+    }
+    rights.join(postgres, PLATFORM_ROLE).await
+}
+
 /// Makes the roles and the database, or what is missing of them.
 pub(super) async fn create(
     server: &ServerAccess,
     spec: &DatabaseSpec<'_>,
 ) -> Result<(), EngineError> {
-    let postgres = superuser(server, "postgres").await?;
-    prepare_server(&postgres).await?;
+    let postgres = administrator(server, "postgres").await?;
+    let rights = Rights::of(&postgres).await?;
+    let place = place(&postgres, spec.name, spec.roles).await?;
+    if place == Place::Foreign {
+        return Err(EngineError::NotOurs(spec.name.to_owned()));
+    }
+    prepare_server(server, &postgres, rights).await?;
     for role in logins(spec.roles) {
-        make_login(&postgres, role).await?;
+        make_login(&postgres, role, rights).await?;
     }
     if spec.usage == DatabaseUse::Tenant {
-        make_role(&postgres, &owner_of(spec.roles), "NOLOGIN").await?;
+        make_role(&postgres, &owner_of(spec.roles), "NOLOGIN", rights).await?;
     }
     take_memberships(&postgres, spec.roles).await?;
-    let known = postgres
-        .query_opt("SELECT FROM pg_database WHERE datname = $1", &[&spec.name])
-        .await
-        .map_err(|it| error(&it))?;
-    if known.is_none() {
-        // A new database is open to everybody until the next statement.
-        let statement = format!(
-            "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' ALLOW_CONNECTIONS false",
-            identifier(spec.name)
-        );
-        run(&postgres, &statement).await?;
+    if place == Place::Free {
+        make_database(&postgres, spec, rights).await?;
     }
-    run(&postgres, &database_grants(spec)).await?;
-    let inside = superuser(server, spec.name).await?;
-    run(&inside, &inside_statements(spec)).await
+    run(&postgres, &database_grants(spec, rights)).await?;
+    let inside = administrator(server, spec.name).await?;
+    let maker = maker(spec);
+    rights.join(&postgres, &maker).await?;
+    let filled = run(&inside, &inside_statements(spec, rights)).await;
+    rights.leave(&postgres, &maker).await.and(filled)
 }
 
-fn inside_statements(spec: &DatabaseSpec<'_>) -> String {
+/// Makes an empty database, which nobody can enter yet.
+async fn make_database(
+    postgres: &Client,
+    spec: &DatabaseSpec<'_>,
+    rights: Rights,
+) -> Result<(), EngineError> {
+    let prepared = template(spec.usage);
+    let template = match rights.superuser {
+        true => None,
+        false => postgres
+            .query_opt("SELECT FROM pg_database WHERE datname = $1", &[&prepared])
+            .await
+            .map_err(|it| error(&it))?,
+    };
+    let statement = format!(
+        "CREATE DATABASE {} TEMPLATE {} ENCODING 'UTF8' ALLOW_CONNECTIONS false",
+        identifier(spec.name),
+        template.map_or("template0", |_| prepared),
+    );
+    run(postgres, &statement).await
+}
+
+/// Whose a name on a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// There is no database of that name.
+    Free,
+    /// The database of these roles.
+    Ours,
+    /// Somebody else's.
+    Foreign,
+}
+
+/// A database is ours where one of its roles may do something with it, or while nobody may enter it yet.
+async fn place(postgres: &Client, name: &str, roles: &NativeRoles) -> Result<Place, EngineError> {
+    let found = postgres
+        .query_opt(
+            "SELECT (NOT d.datallowconn AND d.datdba = current_user::regrole) OR EXISTS (
+                 SELECT FROM aclexplode(d.datacl) a JOIN pg_roles r ON r.oid = a.grantee WHERE r.rolname = $2)
+             FROM pg_database d WHERE d.datname = $1",
+            &[&name, &&*roles.admin.name],
+        )
+        .await
+        .map_err(|it| error(&it))?;
+    Ok(match found.map(|row| row.get(0)) {
+        None => Place::Free,
+        Some(true) => Place::Ours,
+        Some(false) => Place::Foreign,
+    })
+}
+
+fn inside_statements(spec: &DatabaseSpec<'_>, rights: Rights) -> String {
     let mut text = harden::platform();
-    text.push_str(&harden::catalog(&writers(spec)));
+    text.push_str(&if rights.superuser {
+        harden::catalog(&writers(spec))
+    } else {
+        harden::large_objects(&writers(spec))
+    });
     match spec.usage {
         DatabaseUse::Tenant => {
             let owner = owner_of(spec.roles);
@@ -94,9 +174,10 @@ pub(super) async fn reassert(
     postgres: &Client,
     inside: &Client,
     spec: &DatabaseSpec<'_>,
+    rights: Rights,
 ) -> Result<(), EngineError> {
     for role in logins(spec.roles) {
-        make_login(postgres, role).await?;
+        make_login(postgres, role, rights).await?;
     }
     take_memberships(postgres, spec.roles).await?;
     let owner = literal(&maker(spec));
@@ -115,7 +196,7 @@ pub(super) async fn reassert(
     run(inside, &(strays + &schema_grants(spec))).await
 }
 
-/// Nobody is a member of our roles, nor are they of any other.
+/// Nobody is a member of our roles, but for an administrator who made them and is no superuser; nor are they of any other.
 async fn take_memberships(postgres: &Client, roles: &NativeRoles) -> Result<(), EngineError> {
     let owner = owner_of(roles);
     let mut names: Vec<&str> = logins(roles).map(|role| &*role.name).to_vec();
@@ -123,8 +204,8 @@ async fn take_memberships(postgres: &Client, roles: &NativeRoles) -> Result<(), 
     let found = postgres
         .query(
             "SELECT roleid::regrole::text, member::regrole::text FROM pg_auth_members
-             WHERE roleid IN (SELECT oid FROM pg_roles WHERE rolname = ANY ($1))
-                OR member IN (SELECT oid FROM pg_roles WHERE rolname = ANY ($1))",
+             WHERE (roleid IN (SELECT oid FROM pg_roles WHERE rolname = ANY ($1))
+                 OR member IN (SELECT oid FROM pg_roles WHERE rolname = ANY ($1))) AND member <> current_user::regrole",
             &[&names],
         )
         .await
@@ -142,9 +223,11 @@ pub(super) async fn remove(
     name: &str,
     roles: &NativeRoles,
 ) -> Result<(), EngineError> {
-    let postgres = superuser(server, "postgres").await?;
-    let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(name));
-    run(&postgres, &statement).await?;
+    let postgres = administrator(server, "postgres").await?;
+    if place(&postgres, name, roles).await? == Place::Ours {
+        let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(name));
+        run(&postgres, &statement).await?;
+    }
     let owner = owner_of(roles);
     let names = logins(roles).map(|role| &*role.name);
     for role in names.into_iter().chain([owner.as_str()]) {
@@ -177,10 +260,39 @@ async fn drop_role(
         .await
         .map_err(|it| error(&it))?;
     for row in databases {
-        let inside = superuser(server, row.get(0)).await?;
-        run(&inside, &format!("DROP OWNED BY {}", identifier(role))).await?;
+        drop_grants(server, postgres, row.get(0), role).await?;
     }
     run(postgres, &statement).await
+}
+
+/// Takes back what a role was given in somebody's database. That takes as much as to have given it, which all may have done who
+/// may enter.
+async fn drop_grants(
+    server: &ServerAccess,
+    postgres: &Client,
+    database: &str,
+    role: &str,
+) -> Result<(), EngineError> {
+    let rights = Rights::of(postgres).await?;
+    let givers = postgres
+        .query(
+            "SELECT DISTINCT r.rolname::text FROM pg_database d, aclexplode(d.datacl) a JOIN pg_roles r ON r.oid = a.grantee
+             WHERE d.datname = $1 AND a.grantee <> d.datdba",
+            &[&database],
+        )
+        .await
+        .map_err(|it| error(&it))?;
+    let mut members: Vec<&str> = givers.iter().map(|row| row.get(0)).collect();
+    members.push(role);
+    for member in &members {
+        rights.join(postgres, member).await?;
+    }
+    let inside = administrator(server, database).await?;
+    let dropped = run(&inside, &format!("DROP OWNED BY {}", identifier(role))).await;
+    for member in members {
+        rights.leave(postgres, member).await?;
+    }
+    dropped
 }
 
 /// Lets nobody in, and ends the sessions that are open; or lets them in again. Rows stay as they are.
@@ -189,7 +301,7 @@ pub(super) async fn set_open(
     name: &str,
     open: bool,
 ) -> Result<(), EngineError> {
-    let postgres = superuser(server, "postgres").await?;
+    let postgres = administrator(server, "postgres").await?;
     let statement = format!(
         "ALTER DATABASE {} ALLOW_CONNECTIONS {open}",
         identifier(name)
@@ -200,7 +312,8 @@ pub(super) async fn set_open(
     }
     postgres
         .execute(
-            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = $1",
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid
+             WHERE datname = $1 AND (NOT r.rolsuper OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user))",
             &[&name],
         )
         .await
@@ -210,7 +323,7 @@ pub(super) async fn set_open(
 
 /// Bytes on disk.
 pub(super) async fn size(server: &ServerAccess, name: &str) -> Result<u64, EngineError> {
-    let postgres = superuser(server, "postgres").await?;
+    let postgres = administrator(server, "postgres").await?;
     let row = postgres
         .query_one("SELECT pg_database_size($1::text::name)", &[&name])
         .await
@@ -223,22 +336,30 @@ fn logins(roles: &NativeRoles) -> [&NativeRole; 3] {
     [&roles.admin, &roles.write, &roles.read]
 }
 
-async fn make_login(postgres: &Client, role: &NativeRole) -> Result<(), EngineError> {
+async fn make_login(
+    postgres: &Client,
+    role: &NativeRole,
+    rights: Rights,
+) -> Result<(), EngineError> {
     let verifier = scram::verifier(&role.scram);
-    make_role(
-        postgres,
-        &role.name,
-        &format!("LOGIN PASSWORD {}", literal(&verifier)),
-    )
-    .await
+    let options = format!("LOGIN PASSWORD {}", literal(&verifier));
+    make_role(postgres, &role.name, &options, rights).await
 }
 
 /// Makes a role, or makes it again what it was: a role may change its own password and settings.
-async fn make_role(postgres: &Client, name: &str, options: &str) -> Result<(), EngineError> {
+async fn make_role(
+    postgres: &Client,
+    name: &str,
+    options: &str,
+    rights: Rights,
+) -> Result<(), EngineError> {
     let role = identifier(name);
-    let attributes = format!(
-        "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS NOINHERIT {options}"
-    );
+    // What none but a superuser may name, none but a superuser can have given to the role.
+    let more = match rights.superuser {
+        true => "NOSUPERUSER NOREPLICATION NOBYPASSRLS",
+        false => "",
+    };
+    let attributes = format!("NOCREATEDB NOCREATEROLE NOINHERIT {more} {options}");
     match run(postgres, &format!("CREATE ROLE {role} {attributes}")).await {
         Err(refused) if matches!(code(&refused), Some(DUPLICATE_OBJECT | UNIQUE_VIOLATION)) => {}
         outcome => return outcome,
@@ -262,7 +383,7 @@ async fn make_role(postgres: &Client, name: &str, options: &str) -> Result<(), E
 }
 
 /// The role that makes and owns what is in the database.
-fn maker(spec: &DatabaseSpec<'_>) -> String {
+pub(super) fn maker(spec: &DatabaseSpec<'_>) -> String {
     match spec.usage {
         DatabaseUse::Tenant => owner_of(spec.roles),
         DatabaseUse::TenantWorkspace | DatabaseUse::ControlWorkspace => {
@@ -283,18 +404,22 @@ fn writers(spec: &DatabaseSpec<'_>) -> String {
 
 /// Who may enter. Nobody owns the database: its owner could rename or drop it. Large objects have no default privileges,
 /// so in their place who may call what writes them decides. What sessions say (`RAISE LOG`) does not fill the server's log.
-fn database_grants(spec: &DatabaseSpec<'_>) -> String {
+fn database_grants(spec: &DatabaseSpec<'_>, rights: Rights) -> String {
     let name = identifier(spec.name);
     let all = logins(spec.roles)
         .map(|role| identifier(&role.name))
         .join(", ");
     let maker = identifier(&maker(spec));
+    let settings = rights
+        .settings()
+        .fold(String::new(), |text, (setting, value)| {
+            text + &format!("ALTER DATABASE {name} SET {setting} = {value};")
+        });
     format!(
         "REVOKE ALL ON DATABASE {name} FROM PUBLIC;
          GRANT CONNECT, TEMPORARY ON DATABASE {name} TO {all};
          GRANT CONNECT, TEMPORARY, CREATE ON DATABASE {name} TO {maker};
-         ALTER DATABASE {name} SET lo_compat_privileges = on;
-         ALTER DATABASE {name} SET log_min_messages = fatal;
+         {settings}
          ALTER DATABASE {name} ALLOW_CONNECTIONS true;"
     )
 }

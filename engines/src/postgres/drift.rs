@@ -2,8 +2,9 @@
 
 use control_store::snapshot::NativeRoles;
 
-use super::connect::{error, run, superuser};
+use super::connect::{administrator, error, run};
 use super::dump::SchemaSource;
+use super::rights::Rights;
 use super::{apply, create, identifier, random_hex};
 use crate::{
     ApplyOptions, Change, DatabaseSpec, DatabaseUse, EngineError, SchemaPair, ServerAccess,
@@ -31,29 +32,44 @@ pub(super) async fn schemas(
     let made = async {
         create::create(server, &spec).await?;
         apply::apply(server, &name, roles, changes, options).await?;
-        SchemaSource::managed(server, &name).statements().await
+        read(server, &spec).await
     };
     let expected = made.await;
     let dropped = drop_database(server, &name).await;
+    let spec = DatabaseSpec {
+        name: database,
+        ..spec
+    };
     let pair = SchemaPair {
         expected: expected?,
-        found: SchemaSource::managed(server, database).statements().await?,
+        found: read(server, &spec).await?,
     };
     dropped.map(|()| pair)
 }
 
+/// A database's schema as statements. To read a table's takes as much as to read the table.
+async fn read(server: &ServerAccess, spec: &DatabaseSpec<'_>) -> Result<Vec<String>, EngineError> {
+    let postgres = administrator(server, "postgres").await?;
+    let rights = Rights::of(&postgres).await?;
+    let owner = create::maker(spec);
+    rights.join(&postgres, &owner).await?;
+    let statements = SchemaSource::managed(server, spec.name).statements().await;
+    let left = rights.leave(&postgres, &owner).await;
+    left.and(statements)
+}
+
 async fn drop_database(server: &ServerAccess, name: &str) -> Result<(), EngineError> {
-    let postgres = superuser(server, "postgres").await?;
+    let postgres = administrator(server, "postgres").await?;
     let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", identifier(name));
     run(&postgres, &statement).await
 }
 
 /// Removes what a crash has left.
 pub(super) async fn clear(server: &ServerAccess) -> Result<(), EngineError> {
-    let postgres = superuser(server, "postgres").await?;
+    let postgres = administrator(server, "postgres").await?;
     let left = postgres
         .query(
-            "SELECT datname FROM pg_database WHERE starts_with(datname, $1)",
+            "SELECT datname FROM pg_database WHERE starts_with(datname, $1) AND datdba = current_user::regrole",
             &[&SCRATCH],
         )
         .await

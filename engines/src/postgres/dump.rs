@@ -13,7 +13,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::connect::SUPERUSER;
+use super::connect::{administrator_of, socket_place};
 use super::harden::PLATFORM;
 use crate::provisioner::local::binaries::PostgresPrograms;
 use crate::{EngineError, ServerAccess};
@@ -60,10 +60,11 @@ pub struct SchemaSource {
 impl SchemaSource {
     /// A database of ours.
     pub(super) fn managed(server: &ServerAccess, database: &str) -> Self {
+        let (user, password) = administrator_of(server);
         Self {
             address: server.address.clone(),
-            user: SUPERUSER.to_owned(),
-            password: None,
+            user: user.to_owned(),
+            password: password.map(|it| Secret::new(it.to_owned())),
             database: database.to_owned(),
             require_tls: false,
         }
@@ -120,7 +121,10 @@ impl SchemaSource {
             .kill_on_drop(true);
         match &self.address {
             ServerAddress::Unix(socket) => {
-                command.env("PGHOST", socket.parent().unwrap_or(socket));
+                let (folder, port) = socket_place(socket);
+                command
+                    .env("PGHOST", folder)
+                    .env("PGPORT", port.to_string());
             }
             ServerAddress::Tcp(address) => {
                 command

@@ -150,7 +150,7 @@ CREATE OR REPLACE FUNCTION information_schema._pg_char_octet_length(typid oid, t
         END
     END;";
 
-/// Takes from PUBLIC what shows others; gives large objects to `writers`, a list of identifiers.
+/// Takes from PUBLIC what shows others; gives large objects to `writers`, a list of identifiers. It takes a superuser.
 pub(super) fn catalog(writers: &str) -> String {
     let relations = list(HIDDEN_RELATIONS);
     let functions = list(HIDDEN_FUNCTIONS);
@@ -168,12 +168,25 @@ pub(super) fn catalog(writers: &str) -> String {
              LOOP EXECUTE 'REVOKE ALL ON FUNCTION ' || name || ' FROM PUBLIC'; END LOOP;
              FOR name IN SELECT p.oid::regprocedure FROM pg_proc p
                  WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname LIKE ANY (ARRAY[{large}])
-             LOOP
-                 EXECUTE 'REVOKE ALL ON FUNCTION ' || name || ' FROM PUBLIC';
-                 EXECUTE 'GRANT EXECUTE ON FUNCTION ' || name || ' TO {writers}';
-             END LOOP;
+             LOOP EXECUTE 'REVOKE ALL ON FUNCTION ' || name || ' FROM PUBLIC'; END LOOP;
          END $$;
-         {OCTET_LENGTH}"
+         {}
+         {OCTET_LENGTH}",
+        large_objects(writers)
+    )
+}
+
+/// Gives large objects to `writers`, a list of identifiers with what may follow one in a `GRANT`.
+pub(super) fn large_objects(writers: &str) -> String {
+    let large = list(LARGE_OBJECT_WRITERS);
+    format!(
+        "DO $$
+         DECLARE name text;
+         BEGIN
+             FOR name IN SELECT p.oid::regprocedure FROM pg_proc p
+                 WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname LIKE ANY (ARRAY[{large}])
+             LOOP EXECUTE 'GRANT EXECUTE ON FUNCTION ' || name || ' TO {writers}'; END LOOP;
+         END $$;"
     )
 }
 
@@ -195,7 +208,7 @@ pub(super) fn platform() -> String {
          ALTER FUNCTION {PLATFORM}.session_locks() OWNER TO {PLATFORM_ROLE};
          CREATE OR REPLACE FUNCTION {PLATFORM}.is_platform() RETURNS boolean
              LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS
-             $$ SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user $$;"
+             $$ SELECT pg_has_role(current_user, '{PLATFORM_ROLE}', 'MEMBER') $$;"
     )
 }
 

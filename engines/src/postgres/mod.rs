@@ -1,16 +1,20 @@
 //! PostgreSQL.
 
 mod apply;
+mod check;
 mod connect;
 mod create;
 mod drift;
 mod dump;
 mod harden;
+mod preparation;
+mod rights;
 mod schema;
 pub mod scram;
 mod track;
 
 pub use dump::SchemaSource;
+pub use preparation::preparation;
 
 use std::sync::Arc;
 
@@ -21,10 +25,10 @@ use control_store::snapshot::NativeRoles;
 
 use crate::{
     ApplyOptions, Change, DatabaseEngine, DatabaseSpec, EngineError, SchemaPair, ServerAccess,
-    Table, TrackedChange,
+    ServerReport, ServerUse, Table, TrackedChange,
 };
 
-/// Does to PostgreSQL servers what the control plane wants done, over their sockets, as their superuser.
+/// Does to PostgreSQL servers what the control plane wants done, as their superuser or as somebody who may make roles and databases.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PostgresEngine;
 
@@ -81,9 +85,21 @@ impl DatabaseEngine for PostgresEngine {
         create::size(server, database.name).await
     }
 
-    async fn ping(&self, server: &ServerAccess) -> Result<(), EngineError> {
-        let client = connect::superuser(server, "postgres").await?;
-        connect::run(&client, "SELECT 1").await
+    async fn ping(&self, server: &ServerAccess) -> Result<String, EngineError> {
+        let client = connect::administrator(server, "postgres").await?;
+        let started = client
+            .query_one("SELECT pg_postmaster_start_time()::text", &[])
+            .await
+            .map_err(|it| connect::error(&it))?;
+        Ok(started.get(0))
+    }
+
+    async fn prepare_server(
+        &self,
+        server: &ServerAccess,
+        usage: &ServerUse<'_>,
+    ) -> Result<ServerReport, EngineError> {
+        check::check(server, usage).await
     }
 
     async fn tracked_changes(

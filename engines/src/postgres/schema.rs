@@ -1,6 +1,6 @@
 //! What tables a database has.
 
-use super::connect::{error, superuser};
+use super::connect::{administrator, error};
 use crate::{Column, EngineError, ServerAccess, Table};
 
 const COLUMNS: &str = "
@@ -31,7 +31,7 @@ pub(super) async fn tables(
     server: &ServerAccess,
     database: &str,
 ) -> Result<Vec<Table>, EngineError> {
-    let client = superuser(server, database).await?;
+    let client = administrator(server, database).await?;
     let mut tables: Vec<Table> = Vec::new();
     for row in client.query(COLUMNS, &[]).await.map_err(|it| error(&it))? {
         let name = shown(row.get(0), row.get(1));

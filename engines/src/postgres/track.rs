@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use protocol_sql::{Options, StatementKind, classify, split};
 
-use super::connect::{error, run, superuser};
+use super::connect::{administrator, error, run};
 use super::harden::{self, PLATFORM, PLATFORM_ROLE};
 use crate::{EngineError, ServerAccess, TrackedChange};
 
@@ -47,7 +47,7 @@ pub(super) fn setup() -> String {
          DECLARE
              object text;
          BEGIN
-             IF tag IN ({UNTRACKED}) OR (SELECT rolsuper FROM pg_roles WHERE rolname = session_user) THEN
+             IF tag IN ({UNTRACKED}) OR pg_has_role(session_user, '{PLATFORM_ROLE}', 'MEMBER') THEN
                  RETURN;
              END IF;
              IF tag LIKE 'DROP %' THEN
@@ -99,7 +99,7 @@ pub(super) async fn changes(
     database: &str,
     after: i64,
 ) -> Result<Vec<TrackedChange>, EngineError> {
-    let client = superuser(server, database).await?;
+    let client = administrator(server, database).await?;
     let fresh = client
         .query_one(
             "SELECT EXISTS (SELECT FROM _tenantsdb.changes WHERE number IS NULL)",

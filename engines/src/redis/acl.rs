@@ -14,6 +14,7 @@
 
 use ::redis::ToRedisArgs;
 use aws_lc_rs::digest;
+use control_store::Secret;
 use control_store::ids::Role;
 use control_store::redis::SELECT_USER;
 use control_store::servers::RedisServer;
@@ -143,6 +144,13 @@ pub(crate) fn platform_users(server: &RedisServer) -> [String; 3] {
                 .join(" ")
         ),
     ]
+}
+
+/// The rules of [`SELECT_USER`], as arguments of `ACL SETUSER`.
+pub(super) fn select_rules(password: &Secret) -> Vec<String> {
+    let first = ["reset".into(), "on".into(), hashed(password.expose())];
+    let rest = SELECT_RULES.split_whitespace().map(str::to_owned);
+    first.into_iter().chain(rest).collect()
 }
 
 /// `ACL SETUSER` with these rules.

@@ -46,7 +46,7 @@ pub(super) async fn create_all(
         }
         ask_all::<Value>(&mut admin, &users).await?;
     }
-    save(&mut admin).await
+    save(&mut admin).await.map(drop)
 }
 
 /// Lets nobody in and ends who is.
@@ -68,7 +68,7 @@ pub(super) async fn close(
         kill.arg("KILL").arg("USER").arg(name);
         run(&mut admin, &kill).await?;
     }
-    save(&mut admin).await
+    save(&mut admin).await.map(drop)
 }
 
 /// Removes the roles, which ends their connections, and then the keys, which nobody can add to any more, and the libraries of
@@ -87,7 +87,7 @@ pub(super) async fn remove(
     flush.arg("ASYNC");
     run(&mut admin, &flush).await?;
     remove_libraries(&mut admin, database).await?;
-    save(&mut admin).await
+    save(&mut admin).await.map(drop)
 }
 
 /// Removes the libraries that a database has on a server which others use as well.
@@ -116,9 +116,13 @@ async fn remove_libraries(
     Ok(())
 }
 
-/// So that a restart finds the users as they are now.
-async fn save(admin: &mut MultiplexedConnection) -> Result<(), EngineError> {
-    run(admin, &acl("SAVE")).await
+/// So that a restart finds the users as they are now. Whether it does: a server that is not ours may keep no users.
+pub(super) async fn save(admin: &mut MultiplexedConnection) -> Result<bool, EngineError> {
+    match run(admin, &acl("SAVE")).await {
+        Ok(()) => Ok(true),
+        Err(EngineError::Statement { message, .. }) if message.contains("ACL file") => Ok(false),
+        Err(other) => Err(other),
+    }
 }
 
 fn acl(subcommand: &str) -> Cmd {

@@ -6,6 +6,7 @@
 mod acl;
 mod connect;
 mod databases;
+mod prepare;
 mod size;
 mod table;
 
@@ -22,11 +23,12 @@ use control_store::servers::RedisServer;
 use control_store::snapshot::{NativeRole, NativeRoles, ScramKeys};
 
 use crate::{
-    ApplyOptions, Change, DatabaseEngine, DatabaseSpec, EngineError, ServerAccess, Table,
-    TrackedChange,
+    ApplyOptions, Change, DatabaseEngine, DatabaseSpec, EngineError, ServerAccess, ServerReport,
+    ServerUse, Table, TrackedChange,
 };
 
 pub(crate) use acl::platform_users;
+pub use prepare::preparation;
 
 /// Who may do everything on a server that we made.
 pub const ADMIN_USER: &str = "tenantsdb_admin";
@@ -122,9 +124,21 @@ impl DatabaseEngine for RedisEngine {
         size::estimate(server, database).await
     }
 
-    async fn ping(&self, server: &ServerAccess) -> Result<(), EngineError> {
+    async fn ping(&self, server: &ServerAccess) -> Result<String, EngineError> {
         let mut admin = connect::admin(server, 0).await?;
-        connect::run(&mut admin, &cmd("PING")).await
+        let mut info = cmd("INFO");
+        info.arg("server");
+        let info: String = connect::ask(&mut admin, &info).await?;
+        let life = info.lines().find_map(|line| line.strip_prefix("run_id:"));
+        Ok(life.unwrap_or_default().to_owned())
+    }
+
+    async fn prepare_server(
+        &self,
+        server: &ServerAccess,
+        usage: &ServerUse<'_>,
+    ) -> Result<ServerReport, EngineError> {
+        prepare::prepare(server, usage).await
     }
 
     /// Nothing: there is no schema whose changes could be tracked.

@@ -1,14 +1,19 @@
 //! A server with databases to try things on.
 
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
+use control_store::Secret;
 use control_store::ids::ServerId;
 use control_store::snapshot::{NativeRole, NativeRoles, ServerAddress};
-use engines::postgres::PostgresEngine;
+use engines::postgres::{PostgresEngine, preparation};
 use engines::provisioner::local::LocalProvisioner;
 use engines::provisioner::{Provisioner as _, ServerSpec};
-use engines::{ApplyOptions, Change, DatabaseEngine as _, DatabaseSpec, DatabaseUse, ServerAccess};
+use engines::{
+    AdminLogin, ApplyOptions, Change, DatabaseEngine as _, DatabaseSpec, DatabaseUse, ServerAccess,
+};
 use tempfile::TempDir;
 use tokio_postgres::{Client, Config, NoTls};
 
@@ -36,6 +41,42 @@ impl Lab {
             },
             _folder: folder,
         }
+    }
+
+    /// A server whose administrator may make databases and roles and nothing else, after a superuser has run what
+    /// [`preparation`] says.
+    pub(crate) async fn limited() -> Self {
+        let mut lab = Self::start().await;
+        lab.make_operator().await;
+        lab.psql(&preparation(OPERATOR));
+        lab.server.login = Some(operator());
+        lab
+    }
+
+    /// One server of each kind: there must be no difference to databases' roles.
+    pub(crate) async fn both() -> [Self; 2] {
+        [Self::start().await, Self::limited().await]
+    }
+
+    /// The user that [`Lab::limited`] is about, without any rights yet.
+    pub(crate) async fn make_operator(&self) {
+        let statement = format!("CREATE ROLE {OPERATOR} LOGIN PASSWORD '{PASSWORD}'");
+        let postgres = self.superuser("postgres").await;
+        postgres.batch_execute(&statement).await.unwrap();
+    }
+
+    /// Has psql run a script as the superuser.
+    pub(crate) fn psql(&self, script: &str) {
+        let mut child = Command::new("/usr/lib/postgresql/15/bin/psql")
+            .args(["-X", "-q", "-U", "tenantsdb", "-d", "postgres", "-h"])
+            .arg(self.socket_folder())
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(script.as_bytes()).unwrap();
+        drop(stdin);
+        assert!(child.wait().unwrap().success());
     }
 
     pub(crate) async fn database(&self, name: &str, usage: DatabaseUse) -> NativeRoles {
@@ -115,6 +156,16 @@ impl Lab {
 
     pub(crate) async fn stop(self) {
         self.provisioner.stop_all().await;
+    }
+}
+
+pub(crate) const OPERATOR: &str = "operator";
+const PASSWORD: &str = "secret";
+
+pub(crate) fn operator() -> AdminLogin {
+    AdminLogin {
+        user: OPERATOR.into(),
+        password: Secret::new(PASSWORD.into()),
     }
 }
 

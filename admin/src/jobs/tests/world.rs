@@ -18,7 +18,7 @@ use engines::postgres::PostgresEngine;
 use engines::provisioner::{Health, ProvisionError, Provisioner, RunningServer, ServerSpec};
 use engines::{
     ApplyOptions, ApplyStep, Change, DatabaseEngine, DatabaseSpec, EngineError, ServerAccess,
-    Table, TrackedChange,
+    ServerReport, ServerUse, Table, TrackedChange,
 };
 use tempfile::TempDir;
 use tokio::sync::Notify;
@@ -210,8 +210,16 @@ impl DatabaseEngine for Fake {
         Ok(0)
     }
 
-    async fn ping(&self, _: &ServerAccess) -> Result<(), EngineError> {
-        Ok(())
+    async fn ping(&self, _: &ServerAccess) -> Result<String, EngineError> {
+        Ok("first life".into())
+    }
+
+    async fn prepare_server(
+        &self,
+        _: &ServerAccess,
+        _: &ServerUse<'_>,
+    ) -> Result<ServerReport, EngineError> {
+        Ok(ServerReport::default())
     }
 
     async fn tracked_changes(
