@@ -12,6 +12,7 @@ pub mod databases;
 pub mod deployments;
 pub mod directory;
 pub mod error;
+pub mod external;
 pub mod fault;
 pub mod guard;
 pub mod ids;

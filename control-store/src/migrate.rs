@@ -12,6 +12,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0003_redis.sql"),
     include_str!("../migrations/0004_deployments.sql"),
     include_str!("../migrations/0005_audit_status.sql"),
+    include_str!("../migrations/0006_external.sql"),
 ];
 
 /// Applies what is missing, each migration in a transaction of its own.

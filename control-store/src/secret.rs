@@ -43,6 +43,11 @@ pub fn new_proxy_password() -> Result<Secret, StoreError> {
     Ok(Secret::new(format!("tdb_{}", random_hex::<8>()?)))
 }
 
+/// A new password for a user of ours on a server: 64 hex digits.
+pub(crate) fn new_server_password() -> Result<Secret, StoreError> {
+    Ok(Secret::new(random_hex::<32>()?))
+}
+
 /// A new project id: `tdb_` and 8 hex digits.
 ///
 /// # Errors

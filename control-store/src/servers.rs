@@ -54,6 +54,8 @@ pub struct ServerInfo {
     pub address: ServerAddress,
     /// Who made it.
     pub provisioner: String,
+    /// What the configuration calls one that somebody else runs. `None`: we started it.
+    pub name: Option<String>,
 }
 
 fn address_text(address: &ServerAddress) -> String {
@@ -82,6 +84,16 @@ impl Store {
         new: &NewServer,
         address: &ServerAddress,
     ) -> Result<(), StoreError> {
+        self.add_named_server(id, new, address, None)
+    }
+
+    pub(crate) fn add_named_server(
+        &self,
+        id: ServerId,
+        new: &NewServer,
+        address: &ServerAddress,
+        name: Option<&str>,
+    ) -> Result<(), StoreError> {
         if new.redis.is_some() != (new.engine == Engine::Redis) {
             return Err(StoreError::Invalid {
                 field: "server",
@@ -99,8 +111,8 @@ impl Store {
         self.write(|tx, dirty| {
             tx.execute(
                 "INSERT INTO servers (id, engine, kind, address, connection_budget, region, admin_user,
-                     sealed_admin_password, provisioner, created_at, redis_databases, sealed_select_password)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                     sealed_admin_password, provisioner, created_at, redis_databases, sealed_select_password, name)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
                 (
                     id.0,
                     new.engine.lower_name(),
@@ -114,9 +126,10 @@ impl Store {
                     now_us(),
                     redis.map(|it| it.databases),
                     select,
+                    name,
                 ),
             )
-            .map_err(|e| StoreError::unique(e, Entity::Server, id))?;
+            .map_err(|e| StoreError::unique(e, Entity::Server, name.unwrap_or(&id.to_string())))?;
             dirty.servers.insert(id);
             Ok(())
         })
@@ -175,7 +188,8 @@ impl Store {
     /// The store failed.
     pub fn list_servers(&self) -> Result<Vec<ServerInfo>, StoreError> {
         self.read(|conn| {
-            let sql = "SELECT id, engine, kind, address, provisioner FROM servers ORDER BY id";
+            let sql =
+                "SELECT id, engine, kind, address, provisioner, name FROM servers ORDER BY id";
             list(conn, sql, [], |row| {
                 Ok(ServerInfo {
                     id: ServerId(row.get(0)?),
@@ -183,6 +197,7 @@ impl Store {
                     shared: row.get::<_, String>(2)? == "shared",
                     address: read_address(&row.get::<_, String>(3)?)?,
                     provisioner: row.get(4)?,
+                    name: row.get(5)?,
                 })
             })
         })
@@ -190,24 +205,35 @@ impl Store {
 
     /// The shared server with the fewest databases that has room: no database of that name, and on Redis, where names do not
     /// meet, a logical database that is free: a few are left, since a tenant's several
-    /// databases are all placed before the first has its row. `None`: another server is needed.
+    /// databases are all placed before the first has its row. None of `closed`, which take no databases now. `None`: another
+    /// server is needed.
     ///
     /// # Errors
     /// The store failed.
-    pub fn place(&self, engine: Engine, name: &str) -> Result<Option<ServerId>, StoreError> {
+    pub fn place(
+        &self,
+        engine: Engine,
+        name: &str,
+        closed: &[ServerId],
+    ) -> Result<Option<ServerId>, StoreError> {
         self.read(|conn| {
-            Ok(conn
-                .prepare_cached(
-                    "SELECT s.id FROM servers s
-                     WHERE s.engine = ?1 AND s.kind = 'shared'
-                       AND CASE s.engine
-                           WHEN 'redis' THEN (SELECT count(*) FROM databases d WHERE d.server = s.id)
-                               + s.redis_databases / 64 < s.redis_databases - 1
-                           ELSE NOT EXISTS (SELECT 1 FROM databases d WHERE d.server = s.id AND d.name = ?2) END
-                     ORDER BY (SELECT count(*) FROM databases d WHERE d.server = s.id), s.id LIMIT 1",
-                )?
-                .query_row((engine.lower_name(), name), |r| r.get(0).map(ServerId))
-                .optional()?)
+            let mut statement = conn.prepare_cached(
+                "SELECT s.id FROM servers s
+                 WHERE s.engine = ?1 AND s.kind = 'shared'
+                   AND CASE s.engine
+                       WHEN 'redis' THEN (SELECT count(*) FROM databases d WHERE d.server = s.id)
+                           + s.redis_databases / 64 < s.redis_databases - 1
+                       ELSE NOT EXISTS (SELECT 1 FROM databases d WHERE d.server = s.id AND d.name = ?2) END
+                 ORDER BY (SELECT count(*) FROM databases d WHERE d.server = s.id), s.id",
+            )?;
+            let mut rows = statement.query((engine.lower_name(), name))?;
+            while let Some(row) = rows.next()? {
+                let id = ServerId(row.get(0)?);
+                if !closed.contains(&id) {
+                    return Ok(Some(id));
+                }
+            }
+            Ok(None)
         })
     }
 }
@@ -222,15 +248,17 @@ mod tests {
     fn a_database_goes_where_its_name_is_free_and_room_is_most() {
         let f = Fixture::new();
         let (ours, theirs) = (f.project(), f.another_project());
-        let place = |name: &str| f.store.place(Engine::Postgres, name).unwrap();
+        let place = |name: &str| f.store.place(Engine::Postgres, name, &[]).unwrap();
         assert_eq!(place("a_workspace"), None);
         let first = f.server();
         assert_eq!(place("a_workspace"), Some(first));
         f.workspace(&ours, "a", Mode::Tenant);
         assert_eq!(place("a_workspace"), None, "the name is taken there");
-        assert_eq!(f.store.place(Engine::Mysql, "b").unwrap(), None);
+        assert_eq!(f.store.place(Engine::Mysql, "b", &[]).unwrap(), None);
         let second = f.server();
         assert_eq!(place("b_workspace"), Some(second), "it has fewer databases");
+        let closed = f.store.place(Engine::Postgres, "b_workspace", &[second]);
+        assert_eq!(closed.unwrap(), Some(first));
         f.workspace(&theirs, "a", Mode::Tenant);
         assert_eq!(place("a_workspace"), None);
         f.check();
@@ -240,7 +268,10 @@ mod tests {
     fn redis_names_may_meet_and_numbers_run_out() {
         let f = Fixture::new();
         let (ours, theirs) = (f.project(), f.another_project());
-        assert_eq!(f.store.place(Engine::Redis, "a_workspace").unwrap(), None);
+        assert_eq!(
+            f.store.place(Engine::Redis, "a_workspace", &[]).unwrap(),
+            None
+        );
         let first = f.redis_server(3);
         let number = |id| {
             let snapshot = f.store.snapshot().load();
@@ -252,7 +283,7 @@ mod tests {
         let ids = [&ours, &theirs].map(|project| f.redis_workspace(project, "a"));
         assert_eq!(ids.map(number), [(first, 1), (first, 2)]);
         assert_eq!(
-            f.store.place(Engine::Redis, "b").unwrap(),
+            f.store.place(Engine::Redis, "b", &[]).unwrap(),
             None,
             "it is full"
         );

@@ -155,7 +155,7 @@ impl Fixture {
     }
 
     fn place(&self, engine: Engine, database: &str) -> ServerId {
-        let found = self.store.place(engine, database).expect("a search");
+        let found = self.store.place(engine, database, &[]).expect("a search");
         found.unwrap_or_else(|| match engine {
             Engine::Redis => self.redis_server(64),
             _ => self.server(),

@@ -20,6 +20,8 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Tells whether a running instance is healthy.
     Status(Status),
+    /// Prints what to run beforehand on a database server of your own, for [[servers]] of the configuration.
+    Prepare(Prepare),
     /// Copies the store of a data folder, running or not, into a new file.
     BackupStore(BackupStore),
 }
@@ -96,6 +98,24 @@ pub(crate) struct Serve {
     /// The configuration, in TOML; see `tenantsdb.example.toml`.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct Prepare {
+    /// Of which engine the server is: SQL for psql as a superuser, or commands for redis-cli.
+    #[arg(value_enum)]
+    pub(crate) engine: PreparedEngine,
+    /// The user that the configuration will name.
+    #[arg(long, value_name = "NAME", default_value = "tenantsdb")]
+    pub(crate) user: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PreparedEngine {
+    /// PostgreSQL.
+    Postgresql,
+    /// Redis or Valkey.
+    Redis,
 }
 
 #[derive(Args)]

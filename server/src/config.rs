@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use admin::jobs::ConfiguredServer;
 use admin::{Network, Region, Tier};
 use anyhow::{Context as _, Result, bail};
 use control_store::Engine;
@@ -14,15 +15,17 @@ use serde::Deserialize;
 
 use crate::cli::{Reactor, Up};
 use crate::listen::Wanted;
+use crate::servers::{self, RawServer};
 
 /// Engines that this version can run.
 pub(crate) const BUILT: [Engine; 2] = [Engine::Postgres, Engine::Redis];
 
-/// How an instance is to run.
-#[derive(Debug)]
+/// How an instance is to run. It has no `Debug`: it holds passwords.
 pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) engines: Vec<Engine>,
+    /// Servers that somebody else runs. An engine that has any is not started here.
+    pub(crate) servers: Vec<ConfiguredServer>,
     pub(crate) api: Wanted,
     pub(crate) postgres: Wanted,
     pub(crate) redis: Wanted,
@@ -91,6 +94,7 @@ impl Config {
         Ok(Self {
             data_dir: up.data_dir.clone(),
             engines,
+            servers: Vec::new(),
             api: Wanted::parse(up.api.as_deref(), 8080, "--api")?,
             postgres: Wanted::parse(up.postgres.as_deref(), 5432, "--postgres")?,
             redis: Wanted::parse(up.redis.as_deref(), 6379, "--redis")?,
@@ -163,6 +167,8 @@ struct RawConfig {
     tiers: BTreeMap<String, RawTier>,
     #[serde(default)]
     regions: Vec<RawRegion>,
+    #[serde(default)]
+    servers: Vec<RawServer>,
 }
 
 #[derive(Deserialize, Default)]
@@ -347,9 +353,11 @@ impl RawConfig {
                 bail!("{key} is {kib}: it must be 1 to 1048576");
             }
         }
+        let engines = parse_engines(&self.engines.join(","))?;
         Ok(Config {
             data_dir: self.data_dir,
-            engines: parse_engines(&self.engines.join(","))?,
+            servers: servers::checked(self.servers, &engines, &regions)?,
+            engines,
             api: Wanted::exactly(self.listen.api.as_deref(), 8080, "listen.api")?,
             postgres: Wanted::exactly(self.listen.postgres.as_deref(), 5432, "listen.postgres")?,
             redis: Wanted::exactly(self.listen.redis.as_deref(), 6379, "listen.redis")?,
@@ -510,7 +518,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c.toml");
         fs::write(&path, text).unwrap();
-        format!("{:#}", Config::from_file(&path).unwrap_err())
+        match Config::from_file(&path) {
+            Ok(_) => panic!("not refused: {text}"),
+            Err(error) => format!("{error:#}"),
+        }
     }
 
     #[test]
@@ -518,6 +529,7 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tenantsdb.example.toml");
         let config = Config::from_file(&path).unwrap();
         assert_eq!(config.engines, [Engine::Postgres]);
+        assert!(config.servers.is_empty());
         assert_eq!(config.drain, Duration::from_secs(30));
         assert!(!config.greet);
         assert!(config.import_networks.is_empty(), "off by default");
@@ -536,6 +548,10 @@ mod tests {
             (
                 "data_dir = 'd'\nengines = ['mongodb']",
                 "MongoDB cannot be run by this version: it runs postgresql, redis",
+            ),
+            (
+                "data_dir = 'd'\n[[servers]]\nname = 'a'\nengine = 'redis'\naddress = 'h:1'\nuser = 'u'",
+                "'a': engine is 'redis': it must be among `engines`",
             ),
             ("data_dir = 'd'\n[tls]\nkey = 'k'", "belong together"),
             ("data_dir = 'd'\n[proxy]\nreactor = 'kqueue'", "'kqueue'"),

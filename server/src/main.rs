@@ -6,6 +6,8 @@ mod config;
 mod listen;
 mod ready;
 mod run;
+mod server_status;
+mod servers;
 mod status;
 mod story;
 
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
             config::Config::from_file(&options.config).and_then(|it| run::run(&it))
         }
         Command::Status(options) => status::status(&options),
+        Command::Prepare(options) => prepare(&options),
         Command::BackupStore(options) => status::backup_store(&options),
     };
     match outcome {
@@ -33,6 +36,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints what an operator runs beforehand on a server of their own.
+fn prepare(options: &cli::Prepare) -> anyhow::Result<()> {
+    let text = match options.engine {
+        cli::PreparedEngine::Postgresql => engines::postgres::preparation(&options.user),
+        cli::PreparedEngine::Redis => engines::redis::preparation(&options.user),
+    };
+    print!("{text}");
+    Ok(())
 }
 
 /// Lines for people at a terminal, JSON for everything else.

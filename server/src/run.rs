@@ -18,6 +18,8 @@ use control_store::guard::Guard;
 use control_store::{DatabaseId, Engine, Sealer, Store};
 use engines::DatabaseEngine;
 use engines::postgres::PostgresEngine;
+use engines::provisioner::Provisioner;
+use engines::provisioner::external::{ExternalServers, Servers};
 use engines::provisioner::local::LocalProvisioner;
 use engines::redis::RedisEngine;
 use proxy::Proxy;
@@ -29,10 +31,14 @@ use tokio::sync::watch;
 use crate::certificates;
 use crate::config::Config;
 use crate::ready::{Ready, shown};
+use crate::server_status;
 use crate::story::first_example;
 
 /// What Prometheus expects of a page in its text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// How long the start waits for servers that somebody else runs. Those that are down by then are taken up when they answer.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
 
 /// Runs until a signal ends it.
 pub(crate) fn run(config: &Config) -> Result<()> {
@@ -130,7 +136,10 @@ async fn serve(
     };
     let store = open_store(data).await?;
     let options = JobOptions::default();
-    Jobs::start_servers(&store, &**provisioner, &config.engines, &options).await?;
+    let external = Arc::new(ExternalServers::default());
+    Jobs::register_servers(&store, &config.servers, &external).await?;
+    Jobs::start_servers(&store, &**provisioner, &started_here(config), &options).await?;
+    let all_servers = Arc::new(Servers::new(Arc::clone(provisioner), Arc::clone(&external)));
 
     let query_log = QueryLog::open(QueryLogConfig {
         retention: config.log_retention,
@@ -180,11 +189,13 @@ async fn serve(
             Arc::new(PostgresEngine) as Arc<dyn DatabaseEngine>,
             Arc::new(RedisEngine),
         ],
-        provisioner: provisioner.clone(),
+        provisioner: all_servers.clone(),
         traffic: proxy.traffic(),
         logs: query_log.clone(),
         options,
     });
+    jobs.watch_servers(config.servers.clone(), &external, FIRST_LOOK)
+        .await;
     jobs.resume()
         .await
         .map_err(|error| anyhow::anyhow!("interrupted work could not be taken up: {error:?}"))?;
@@ -215,7 +226,12 @@ async fn serve(
         }
     }));
     let metrics_address = metrics_socket.local_addr()?;
-    servers.push(serve_metrics(metrics_socket, Arc::clone(&proxy), stopped));
+    servers.push(serve_metrics(
+        metrics_socket,
+        Arc::clone(&proxy),
+        all_servers,
+        stopped,
+    ));
 
     let ready = Ready {
         api: format!("http://{}", shown(api_address)),
@@ -276,6 +292,13 @@ impl Running {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// The engines whose servers are started here: those of which the configuration names none.
+fn started_here(config: &Config) -> Vec<Engine> {
+    let named = |engine: &Engine| config.servers.iter().any(|it| it.engine == *engine);
+    let engines = config.engines.iter().copied();
+    engines.filter(|engine| !named(engine)).collect()
 }
 
 /// Whose connections begin with a PROXY header, at the API and at every engine's port.
@@ -386,16 +409,28 @@ fn api_config(config: &Config, addresses: &BTreeMap<Engine, SocketAddr>) -> ApiC
     }
 }
 
+/// For the operator alone: metrics, and how the database servers are.
 fn serve_metrics(
     socket: TcpListener,
     proxy: Arc<Proxy>,
+    servers: Arc<dyn Provisioner>,
     stopped: watch::Receiver<bool>,
 ) -> tokio::task::JoinHandle<()> {
+    let known = Arc::clone(&servers);
     let page = move || {
-        let proxy = Arc::clone(&proxy);
-        async move { ([(CONTENT_TYPE, METRICS_TYPE)], proxy.metrics_page()) }
+        let (proxy, known) = (Arc::clone(&proxy), Arc::clone(&known));
+        async move {
+            let text = proxy.metrics_page() + &server_status::metrics(&known.list());
+            ([(CONTENT_TYPE, METRICS_TYPE)], text)
+        }
     };
-    let router = Router::new().route("/metrics", get(page));
+    let list = move || {
+        let servers = Arc::clone(&servers);
+        async move { axum::Json(server_status::list(&servers.list())) }
+    };
+    let router = Router::new()
+        .route("/metrics", get(page))
+        .route("/servers", get(list));
     tokio::spawn(async move {
         let served = match tokio::net::TcpListener::from_std(socket) {
             Ok(socket) => {

@@ -50,14 +50,19 @@ async fn root() -> Reply<Root> {
 /// That it serves.
 #[derive(Serialize, ToSchema)]
 struct Health {
+    /// `healthy`, or `degraded` while a database server is not there or not fit.
     #[schema(example = "healthy")]
     status: &'static str,
 }
 
 /// Whether the API serves.
 #[utoipa::path(get, path = "/health", tag = "About", responses((status = 200, body = Health)))]
-async fn health() -> Reply<Health> {
-    Reply::ok(Health { status: "healthy" })
+async fn health(State(state): State<AppState>) -> Reply<Health> {
+    let status = match state.work.all_servers_run() {
+        true => "healthy",
+        false => "degraded",
+    };
+    Reply::ok(Health { status })
 }
 
 /// The zones for dedicated servers.

@@ -79,6 +79,11 @@ pub trait Work: Send + Sync {
 
     /// What a deployment is doing just now, by tenant.
     fn deployment_steps(&self, id: &str) -> BTreeMap<String, ApplyStep>;
+
+    /// Whether every database server is there and fit.
+    fn all_servers_run(&self) -> bool {
+        true
+    }
 }
 
 /// A database that is none of ours.

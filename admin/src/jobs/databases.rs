@@ -1,6 +1,5 @@
 //! Making and removing databases.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +32,7 @@ impl Found {
     }
 }
 
-fn spec(database: &Database) -> DatabaseSpec<'_> {
+pub(super) fn spec(database: &Database) -> DatabaseSpec<'_> {
     DatabaseSpec {
         name: &database.name,
         usage: match database.kind {
@@ -169,34 +168,44 @@ impl Jobs {
         })
     }
 
-    /// Sees to it, once for each start, that the roles of databases in use may do what they are meant to. A server that cannot be
-    /// reached now keeps nothing else from working.
+    /// Sees to it, once for each start, that the roles of databases in use may do what they are meant to, on the servers that we
+    /// run: others are made ready when they are seen.
     pub(super) async fn restore_roles(&self) {
-        let mut servers: BTreeMap<ServerId, Vec<Arc<Database>>> = BTreeMap::new();
+        let snapshot = self.shared.store.snapshot().load();
+        let ours = snapshot.servers.keys().filter(|id| !self.is_external(**id));
+        for id in ours {
+            if let Err(error) = self.restore_roles_on(*id).await {
+                tracing::error!(?error, server = %id, "the roles on a server could not be restored");
+            }
+        }
+    }
+
+    /// Has the roles of databases in use do what they are meant to, on one server.
+    pub(super) async fn restore_roles_on(&self, id: ServerId) -> Outcome<()> {
         let snapshot = self.shared.store.snapshot().load();
         // Those in the trash stay closed.
         let in_use =
             |it: &Database| matches!(it.status, DatabaseStatus::Ready | DatabaseStatus::Suspended);
-        for database in snapshot.databases.values().filter(|it| in_use(it)) {
-            let all = servers.entry(database.server).or_default();
-            all.push(Arc::clone(database));
-        }
-        for (id, databases) in servers {
-            let restored = async {
-                let Some(first) = databases.first() else {
-                    return Ok(());
-                };
-                let server = self.access(id).await?;
-                let specs: Vec<_> = databases.iter().map(|it| spec(it)).collect();
-                self.engine(first.engine)?
-                    .restore_roles(&server, &specs)
-                    .await
-                    .map_err(failure)
-            };
-            if let Err(error) = restored.await {
-                tracing::error!(?error, server = %id, "the roles on a server could not be restored");
-            }
-        }
+        let there = snapshot.databases.values();
+        let databases: Vec<_> = there
+            .filter(|it| it.server == id && in_use(it))
+            .map(Arc::clone)
+            .collect();
+        let Some(first) = databases.first() else {
+            return Ok(());
+        };
+        let server = self.access(id).await?;
+        let specs: Vec<_> = databases.iter().map(|it| spec(it)).collect();
+        self.engine(first.engine)?
+            .restore_roles(&server, &specs)
+            .await
+            .map_err(failure)
+    }
+
+    /// Whether somebody else runs that server.
+    pub(super) fn is_external(&self, id: ServerId) -> bool {
+        let all = self.shared.provisioner.list();
+        all.iter().any(|it| it.id == id && it.name.is_some())
     }
 
     /// Removes what an interrupted life has left half made or half removed. What cannot be removed now keeps nothing else

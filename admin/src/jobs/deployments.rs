@@ -12,7 +12,7 @@ use control_store::ids::ProjectId;
 use control_store::settings::WorkspaceSettings;
 use control_store::snapshot::NativeRoles;
 use control_store::states::Mode;
-use control_store::{DatabaseId, StoreError};
+use control_store::{DatabaseId, ServerId, StoreError};
 use engines::{ApplyOptions, ApplyStep, Change, SchemaPair, StepSink};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -286,21 +286,27 @@ impl Jobs {
             .map_err(failure)
     }
 
-    /// Removes what a crash in the middle of a comparison has left. What cannot be removed now is in nobody's way.
+    /// Removes what a crash in the middle of a comparison has left, on the servers that we run: others are looked after when they
+    /// are seen. What cannot be removed now is in nobody's way.
     pub(super) async fn clear_scratch(&self) {
         let snapshot = self.shared.store.snapshot().load();
-        for (id, server) in &snapshot.servers {
-            let Ok(engine) = self.engine(server.engine) else {
-                continue;
-            };
-            let cleared = match self.access(*id).await {
-                Ok(access) => engine.clear_scratch(&access).await.map_err(failure),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = cleared {
+        let ours = snapshot.servers.keys().filter(|id| !self.is_external(**id));
+        for id in ours {
+            if let Err(error) = self.clear_scratch_on(*id).await {
                 tracing::warn!(?error, server = %id, "left-over databases could not be looked for");
             }
         }
+    }
+
+    /// The same on one server.
+    pub(super) async fn clear_scratch_on(&self, id: ServerId) -> Outcome<()> {
+        let snapshot = self.shared.store.snapshot().load();
+        let Some(server) = snapshot.servers.get(&id) else {
+            return Ok(());
+        };
+        let engine = self.engine(server.engine)?;
+        let access = self.access(id).await?;
+        engine.clear_scratch(&access).await.map_err(failure)
     }
 
     /// Notes what a database has got although something failed.

@@ -7,10 +7,13 @@
 
 mod databases;
 mod deployments;
+mod external;
 mod tenants;
 #[cfg(test)]
 mod tests;
 mod workspaces;
+
+pub use external::{ConfiguredServer, RegisterError, ServerPlace};
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,11 +24,9 @@ use control_store::logs::QueryLogReader;
 use control_store::servers::{NewServer, ServerInfo};
 use control_store::snapshot::ServerAddress;
 use control_store::states::Mode;
-use control_store::{DatabaseId, Entity, Store, StoreError, TrafficControl};
-use engines::provisioner::{ProvisionError, Provisioner, ServerSpec};
-use engines::{
-    AdminLogin, ApplyOptions, ApplyStep, DatabaseEngine, EngineError, SchemaPair, ServerAccess,
-};
+use control_store::{DatabaseId, Entity, Fault, Store, StoreError, TrafficControl};
+use engines::provisioner::{Health, ProvisionError, Provisioner, ServerSpec};
+use engines::{ApplyOptions, ApplyStep, DatabaseEngine, EngineError, SchemaPair, ServerAccess};
 use tokio::sync::Semaphore;
 
 use crate::app::failure::{Failure, Outcome};
@@ -115,7 +116,7 @@ impl Jobs {
         }
     }
 
-    /// Starts the servers that the store knows, and a first shared one of each engine that has none.
+    /// Starts the servers that the store knows as ours, and a first shared one of each engine that has none.
     ///
     /// # Errors
     /// A server does not start.
@@ -126,7 +127,7 @@ impl Jobs {
         options: &JobOptions,
     ) -> Result<(), StartError> {
         let known = blocking(store, |store| store.list_servers()).await?;
-        for server in &known {
+        for server in known.iter().filter(|it| it.name.is_none()) {
             let spec = known_server(store, server).await?;
             let address = provisioner.start(&spec).await?;
             if address != server.address {
@@ -177,16 +178,7 @@ impl Jobs {
             .servers
             .get(&id)
             .ok_or_else(|| Failure::not_found(Entity::Server, id))?;
-        let login = match server.engine {
-            Engine::Redis => {
-                let found = self.store(move |store| store.redis_server(id)).await?;
-                Some(AdminLogin {
-                    user: found.admin_user,
-                    password: found.admin_password,
-                })
-            }
-            Engine::Postgres | Engine::Mysql | Engine::Mongodb => None,
-        };
+        let login = self.login(id).await?;
         Ok(ServerAccess {
             id,
             address: server.address.clone(),
@@ -194,23 +186,17 @@ impl Jobs {
         })
     }
 
-    /// A shared server that has room for a database of that name; started if there is none.
+    /// A shared server that has room for a database of that name. Where there is none another is started, unless the operator
+    /// has named the engine's servers.
     async fn place(&self, engine: Engine, name: &str) -> Outcome<ServerId> {
-        let wanted = name.to_owned();
-        if let Some(id) = self
-            .store(move |store| store.place(engine, &wanted))
-            .await?
-        {
+        if let Some(id) = self.free_place(engine, name).await? {
             return Ok(id);
         }
         let _one_at_a_time = self.shared.starting.lock().await;
-        let wanted = name.to_owned();
-        if let Some(id) = self
-            .store(move |store| store.place(engine, &wanted))
-            .await?
-        {
+        if let Some(id) = self.free_place(engine, name).await? {
             return Ok(id);
         }
+        self.may_start(engine)?;
         tracing::info!(
             engine = engine.lower_name(),
             database = name,
@@ -220,6 +206,36 @@ impl Jobs {
         add_server(&shared.store, &*shared.provisioner, engine, &shared.options)
             .await
             .map_err(|error| Failure::Internal(error.to_string()))
+    }
+
+    async fn free_place(&self, engine: Engine, name: &str) -> Outcome<Option<ServerId>> {
+        let all = self.shared.provisioner.list().into_iter();
+        let closed: Vec<_> = all
+            .filter(|it| it.name.is_some() && it.health != Health::Running)
+            .map(|it| it.id)
+            .collect();
+        let name = name.to_owned();
+        self.store(move |store| store.place(engine, &name, &closed))
+            .await
+    }
+
+    /// Somebody else's servers are not ours to add to.
+    fn may_start(&self, engine: Engine) -> Outcome<()> {
+        let all = self.shared.provisioner.list();
+        let mut theirs = all
+            .iter()
+            .filter(|it| it.engine == engine && it.name.is_some())
+            .peekable();
+        if theirs.peek().is_none() {
+            return Ok(());
+        }
+        if theirs.any(|it| it.health != Health::Running) {
+            return Err(Fault::BackendUnavailable.into());
+        }
+        Err(Failure::conflict(format!(
+            "No {} server has room for another database: the operator has to add one",
+            engine.display_name()
+        )))
     }
 
     /// Waits for its turn to work on a database.
@@ -438,6 +454,11 @@ impl crate::app::work::Work for Jobs {
 
     fn deployment_steps(&self, id: &str) -> BTreeMap<String, ApplyStep> {
         self.steps_of(id)
+    }
+
+    fn all_servers_run(&self) -> bool {
+        let all = self.shared.provisioner.list();
+        all.iter().all(|it| it.health == Health::Running)
     }
 }
 

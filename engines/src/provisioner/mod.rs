@@ -1,7 +1,9 @@
-//! Starting and stopping database servers.
+//! Starting and stopping database servers, and what is known of those that somebody else runs.
 
+pub mod external;
 pub mod local;
 
+use std::fmt;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
@@ -72,6 +74,16 @@ pub enum Health {
     Running,
     /// Its process lives but does not answer.
     Unresponsive,
+    /// Somebody else runs it, and it does not answer.
+    Unreachable {
+        /// Why not.
+        reason: String,
+    },
+    /// Somebody else runs it, and it takes no new databases before this is put right.
+    Unfit {
+        /// What is wrong, each as a sentence.
+        problems: Vec<String>,
+    },
     /// It ended by itself and is started again after a pause.
     Restarting {
         /// How it ended.
@@ -79,11 +91,27 @@ pub enum Health {
     },
 }
 
-/// One server that was started.
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopped => f.write_str("stopped"),
+            Self::Starting => f.write_str("starting"),
+            Self::Running => f.write_str("running"),
+            Self::Unresponsive => f.write_str("does not answer"),
+            Self::Unreachable { reason } => write!(f, "unreachable: {reason}"),
+            Self::Unfit { problems } => write!(f, "unfit: {}", problems.join("; ")),
+            Self::Restarting { reason } => write!(f, "restarting: {reason}"),
+        }
+    }
+}
+
+/// One server that was started, or that somebody else runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunningServer {
     /// Its id.
     pub id: ServerId,
+    /// What the configuration calls one that somebody else runs.
+    pub name: Option<String>,
     /// Its engine.
     pub engine: Engine,
     /// Where it takes connections.

@@ -182,6 +182,7 @@ impl Provisioner for LocalProvisioner {
     fn list(&self) -> Vec<RunningServer> {
         let describe = |(id, it): (&ServerId, &Running)| RunningServer {
             id: *id,
+            name: None,
             engine: it.engine,
             address: it.address.clone(),
             health: it.supervisor.health(),
@@ -202,7 +203,11 @@ async fn wait_up(mut health: watch::Receiver<Health>) -> Result<(), String> {
                     return Err(reason);
                 }
             }
-            Health::Starting | Health::Stopped | Health::Unresponsive => {}
+            Health::Starting
+            | Health::Stopped
+            | Health::Unresponsive
+            | Health::Unreachable { .. }
+            | Health::Unfit { .. } => {}
         }
         if health.changed().await.is_err() {
             return Err("its supervisor ended".into());

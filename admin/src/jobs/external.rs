@@ -1,0 +1,452 @@
+//! Servers that somebody else runs: registered by name, watched, and made ready whenever they come up.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use control_store::external::{ExternalServer, Registered};
+use control_store::ids::{Engine, ServerId};
+use control_store::snapshot::ServerAddress;
+use control_store::{Secret, Store, StoreError};
+use engines::provisioner::Health;
+use engines::provisioner::external::ExternalServers;
+use engines::{AdminLogin, EngineError, ServerAccess, ServerUse};
+use tokio::time::{sleep, timeout};
+
+use super::{Jobs, blocking};
+use crate::app::failure::{Failure, Outcome};
+
+/// Between two looks at a server that is well.
+const WELL: Duration = Duration::from_secs(2);
+/// Between two looks at one that is not.
+const UNWELL: Duration = Duration::from_millis(500);
+/// For one look.
+const LOOK: Duration = Duration::from_secs(10);
+/// For a name's addresses.
+const RESOLVE: Duration = Duration::from_secs(5);
+/// For the checks and what is made by them.
+const PREPARE: Duration = Duration::from_secs(120);
+
+/// A server as the configuration describes it.
+#[derive(Clone)]
+pub struct ConfiguredServer {
+    /// What it is known by, whatever its address.
+    pub name: String,
+    /// Its engine.
+    pub engine: Engine,
+    /// Where it is.
+    pub place: ServerPlace,
+    /// As whom the control plane logs in.
+    pub user: String,
+    /// With which password; empty: with none.
+    pub password: Secret,
+    /// How many connections the proxies may open to it.
+    pub connections: u32,
+    /// The zone it is in.
+    pub region: String,
+    /// Whether databases of many share it.
+    pub shared: bool,
+    /// PostgreSQL: whether tenants may see the names of others' databases, where nothing can be done about it.
+    pub names_visible: bool,
+}
+
+/// Where a server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerPlace {
+    /// A Unix socket.
+    Socket(PathBuf),
+    /// A host, by name or address, and a port.
+    Host(String, u16),
+}
+
+/// The configuration cannot be taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// A server is gone from the configuration, and its databases are not.
+    #[error(
+        "the server '{name}' is not in the configuration any more and holds {databases} databases: put it back, or delete them first"
+    )]
+    StillUsed {
+        /// Its name.
+        name: String,
+        /// How many.
+        databases: u32,
+    },
+    /// A name stands for another engine's server.
+    #[error("the server '{name}' was a {} server: give this one another name", was.display_name())]
+    OtherEngine {
+        /// The name.
+        name: String,
+        /// What it was.
+        was: Engine,
+    },
+    /// A new server's host has no address.
+    #[error("the address of the server '{name}' cannot be found: {why}")]
+    NoAddress {
+        /// Its name.
+        name: String,
+        /// Why not.
+        why: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Jobs {
+    /// Takes over what the configuration says of servers that somebody else runs. Nothing is asked of them yet.
+    ///
+    /// # Errors
+    /// It says what cannot be.
+    pub async fn register_servers(
+        store: &Arc<Store>,
+        configured: &[ConfiguredServer],
+        board: &ExternalServers,
+    ) -> Result<(), RegisterError> {
+        let known = blocking(store, |store| store.external_servers()).await?;
+        let known: BTreeMap<String, Registered> =
+            known.into_iter().map(|it| (it.name.clone(), it)).collect();
+        for server in configured {
+            match known.get(&server.name) {
+                Some(known) if known.engine != server.engine => {
+                    return Err(RegisterError::OtherEngine {
+                        name: server.name.clone(),
+                        was: known.engine,
+                    });
+                }
+                _ => {}
+            }
+        }
+        for gone in known.values() {
+            if !configured.iter().any(|it| it.name == gone.name) {
+                forget(store, gone).await?;
+            }
+        }
+        for server in configured {
+            register(store, server, known.get(&server.name), board).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks after these servers from now on. Ends when each has been looked at once, or after `patience`.
+    pub async fn watch_servers(
+        &self,
+        configured: Vec<ConfiguredServer>,
+        board: &Arc<ExternalServers>,
+        patience: Duration,
+    ) {
+        for server in configured {
+            let watcher = Watcher {
+                jobs: self.clone(),
+                board: Arc::clone(board),
+                life: None,
+                scratch_cleared: false,
+                server,
+            };
+            tokio::spawn(watcher.run());
+        }
+        let looked = async {
+            while board.list().iter().any(|it| it.health == Health::Starting) {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        // Those that take longer are taken up when they answer.
+        let _ = timeout(patience, looked).await;
+    }
+}
+
+/// A server that holds nothing may go.
+async fn forget(store: &Arc<Store>, gone: &Registered) -> Result<(), RegisterError> {
+    if gone.databases > 0 {
+        return Err(RegisterError::StillUsed {
+            name: gone.name.clone(),
+            databases: gone.databases,
+        });
+    }
+    let id = gone.id;
+    blocking(store, move |store| store.forget_server(id)).await?;
+    tracing::info!(
+        server = gone.name,
+        "forgotten: it is not in the configuration any more"
+    );
+    Ok(())
+}
+
+async fn register(
+    store: &Arc<Store>,
+    server: &ConfiguredServer,
+    known: Option<&Registered>,
+    board: &ExternalServers,
+) -> Result<(), RegisterError> {
+    let before = known.and_then(|it| {
+        let snapshot = store.snapshot().load();
+        snapshot.servers.get(&it.id).map(|it| it.address.clone())
+    });
+    let address = match (resolve(&server.place, before.as_ref()).await, before) {
+        (Ok(address), _) => address,
+        // A name service may be down for a while; the watcher asks again.
+        (Err(_), Some(before)) => before,
+        (Err(why), None) => {
+            return Err(RegisterError::NoAddress {
+                name: server.name.clone(),
+                why,
+            });
+        }
+    };
+    let (described, id, place) = (server.clone(), known.map(|it| it.id), address.clone());
+    let id = blocking(store, move |store| {
+        let description = described.description();
+        let Some(id) = id else {
+            return store.register_server(&description, &place);
+        };
+        store.update_server(id, &description)?;
+        store.set_server_address(id, &place)?;
+        Ok(id)
+    })
+    .await?;
+    board.add(id, server.engine, &server.name, address);
+    Ok(())
+}
+
+impl ConfiguredServer {
+    fn description(&self) -> ExternalServer<'_> {
+        ExternalServer {
+            name: &self.name,
+            engine: self.engine,
+            shared: self.shared,
+            connection_budget: self.connections,
+            region: &self.region,
+            admin_user: &self.user,
+            admin_password: &self.password,
+        }
+    }
+}
+
+/// The address of a place: the one it had, if that is still among its addresses.
+async fn resolve(
+    place: &ServerPlace,
+    before: Option<&ServerAddress>,
+) -> Result<ServerAddress, String> {
+    let (host, port) = match place {
+        ServerPlace::Socket(path) => return Ok(ServerAddress::Unix(path.clone())),
+        ServerPlace::Host(host, port) => (host.as_str(), *port),
+    };
+    let found = timeout(RESOLVE, tokio::net::lookup_host((host, port))).await;
+    let found: Vec<ServerAddress> = match found {
+        Ok(Ok(found)) => found.map(ServerAddress::Tcp).collect(),
+        Ok(Err(error)) => return Err(format!("{host}: {error}")),
+        Err(_) => return Err(format!("{host}: no answer from the name service")),
+    };
+    let same = before.filter(|it| found.contains(it));
+    same.or(found.first())
+        .cloned()
+        .ok_or_else(|| format!("{host} has no address"))
+}
+
+/// Looks after one server for as long as we live.
+struct Watcher {
+    jobs: Jobs,
+    board: Arc<ExternalServers>,
+    server: ConfiguredServer,
+    /// Which life of the server is made ready. `None`: it has to be looked at as a whole.
+    life: Option<String>,
+    /// What a crash of ours had left there is gone.
+    scratch_cleared: bool,
+}
+
+impl Watcher {
+    async fn run(mut self) {
+        let Some(id) = self.id() else {
+            return;
+        };
+        let mut before = Health::Starting;
+        loop {
+            let health = self.look(id).await;
+            if health != before {
+                self.tell(&health);
+            }
+            let address = self.address(id);
+            if let Some(address) = address {
+                self.board.seen(id, address, health.clone());
+            }
+            let pause = if health == Health::Running {
+                WELL
+            } else {
+                UNWELL
+            };
+            before = health;
+            sleep(pause).await;
+        }
+    }
+
+    fn id(&self) -> Option<ServerId> {
+        let named = |name: Option<&str>| name == Some(&self.server.name);
+        let all = self.board.list();
+        all.iter()
+            .find(|it| named(it.name.as_deref()))
+            .map(|it| it.id)
+    }
+
+    fn tell(&self, health: &Health) {
+        let name = &self.server.name;
+        match health {
+            Health::Running => tracing::info!(server = name, "the server is there and fit"),
+            Health::Unfit { problems } => {
+                for problem in problems {
+                    tracing::error!(server = name, "the server is unfit: {problem}");
+                }
+            }
+            other => tracing::warn!(server = name, "the server is {other}"),
+        }
+    }
+
+    fn address(&self, id: ServerId) -> Option<ServerAddress> {
+        let snapshot = self.jobs.shared.store.snapshot().load();
+        snapshot.servers.get(&id).map(|it| it.address.clone())
+    }
+
+    async fn look(&mut self, id: ServerId) -> Health {
+        let health = match self.try_look(id).await {
+            Ok(health) => health,
+            Err(reason) => Health::Unreachable { reason },
+        };
+        if health != Health::Running {
+            self.life = None;
+        }
+        health
+    }
+
+    async fn try_look(&mut self, id: ServerId) -> Result<Health, String> {
+        self.follow(id).await;
+        let access = self.jobs.access(id).await.map_err(|it| format!("{it:?}"))?;
+        let engine = self.jobs.engine(self.server.engine);
+        let engine = Arc::clone(engine.map_err(|it| format!("{it:?}"))?);
+        let life = timeout(LOOK, engine.ping(&access)).await;
+        let life = life.map_err(|_| "it does not answer".to_owned())?;
+        let life = life.map_err(|error| error.to_string())?;
+        if self.life.as_ref() == Some(&life) {
+            return Ok(Health::Running);
+        }
+        let problems = timeout(PREPARE, self.prepare(id, &access)).await;
+        let problems = problems.map_err(|_| "the checks of it do not end".to_owned())??;
+        if !problems.is_empty() {
+            return Ok(Health::Unfit { problems });
+        }
+        self.life = Some(life);
+        Ok(Health::Running)
+    }
+
+    /// A host's address may become another one. Whoever is still at the old one must not write there any longer.
+    async fn follow(&self, id: ServerId) {
+        let before = self.address(id);
+        let Ok(now) = resolve(&self.server.place, before.as_ref()).await else {
+            return; // The old one may do.
+        };
+        if before.as_ref() == Some(&now) {
+            return;
+        }
+        tracing::info!(server = self.server.name, ?now, "the server has moved");
+        let moved = self
+            .jobs
+            .store(move |store| store.set_server_address(id, &now))
+            .await;
+        if let Err(error) = moved {
+            tracing::error!(
+                ?error,
+                server = self.server.name,
+                "its address could not be noted"
+            );
+            return;
+        }
+        let snapshot = self.jobs.shared.store.snapshot().load();
+        let there = snapshot.databases.values().filter(|it| it.server == id);
+        for database in there {
+            self.jobs.kill(database.id).await;
+        }
+    }
+
+    /// Checks the server and makes it what our databases there need. Gives what is wrong.
+    async fn prepare(
+        &mut self,
+        id: ServerId,
+        access: &ServerAccess,
+    ) -> Result<Vec<String>, String> {
+        let report = match self.check(id, access).await {
+            Ok(report) => report,
+            Err(Prepared::Refused(sentence)) => return Ok(vec![sentence]),
+            Err(Prepared::Lost(why)) => return Err(why),
+        };
+        for note in &report.notes {
+            tracing::warn!(server = self.server.name, "{note}");
+        }
+        if !report.problems.is_empty() {
+            return Ok(report.problems);
+        }
+        let finished = async {
+            if let Some(count) = report.redis_databases {
+                self.jobs
+                    .store(move |store| store.set_redis_databases(id, count))
+                    .await?;
+            }
+            self.jobs.restore_roles_on(id).await?;
+            if !self.scratch_cleared {
+                self.jobs.clear_scratch_on(id).await?;
+            }
+            Ok::<(), Failure>(())
+        };
+        finished.await.map_err(|error| format!("{error:?}"))?;
+        self.scratch_cleared = true;
+        Ok(Vec::new())
+    }
+
+    async fn check(
+        &self,
+        id: ServerId,
+        access: &ServerAccess,
+    ) -> Result<engines::ServerReport, Prepared> {
+        let lost = |error: Failure| Prepared::Lost(format!("{error:?}"));
+        let engine = Arc::clone(self.jobs.engine(self.server.engine).map_err(lost)?);
+        let redis = match self.server.engine {
+            Engine::Redis => {
+                let found = self.jobs.store(move |store| store.redis_server(id)).await;
+                Some(found.map_err(lost)?)
+            }
+            Engine::Postgres | Engine::Mysql | Engine::Mongodb => None,
+        };
+        let numbers = self.jobs.store(move |store| store.redis_numbers(id)).await;
+        let numbers = numbers.map_err(lost)?;
+        let usage = ServerUse {
+            shared: self.server.shared,
+            connections: self.server.connections,
+            names_visible: self.server.names_visible,
+            redis: redis.as_ref(),
+            numbers: &numbers,
+        };
+        engine
+            .prepare_server(access, &usage)
+            .await
+            .map_err(|error| match error {
+                EngineError::Statement { code, message, .. } => {
+                    Prepared::Refused(format!("it refuses what we need: {message} ({code})"))
+                }
+                other => Prepared::Lost(other.to_string()),
+            })
+    }
+}
+
+/// Why a server could not be checked to the end.
+enum Prepared {
+    /// It refused something, and will again.
+    Refused(String),
+    /// It was not to be reached.
+    Lost(String),
+}
+
+impl Jobs {
+    /// As whom we log in to a server where that is not told by the account that we run as.
+    pub(super) async fn login(&self, id: ServerId) -> Outcome<Option<AdminLogin>> {
+        let found = self.store(move |store| store.server_login(id)).await?;
+        Ok(found.map(|(user, password)| AdminLogin { user, password }))
+    }
+}
