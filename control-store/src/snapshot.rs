@@ -285,6 +285,6 @@ pub struct Server {
 pub enum ServerAddress {
     /// A Unix socket: its full path, for PostgreSQL `<dir>/.s.PGSQL.<port>`.
     Unix(PathBuf),
-    /// TCP, without TLS: loopback only.
+    /// TCP, without TLS: on this machine or in a network that nobody else is in.
     Tcp(SocketAddr),
 }

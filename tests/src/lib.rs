@@ -2,6 +2,8 @@
 //!
 //! The binary is the one that `cargo build` puts beside the tests; `make test` builds it first.
 
+pub mod servers;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -36,6 +38,8 @@ pub struct Product {
     child: Option<Child>,
     folder: TempDir,
     flags: Vec<String>,
+    /// What its configuration file has beside folder and addresses, where it is run as in production.
+    configuration: Option<String>,
     /// What `ready.json` says.
     pub ready: Value,
 }
@@ -46,17 +50,38 @@ impl Product {
     /// # Errors
     /// It does not come up; the error holds what it printed.
     pub fn start(flags: &[&str]) -> Result<Self> {
+        let flags = flags.iter().map(ToString::to_string).collect();
+        let mut product = Self::new(flags, None)?;
+        product.run()?;
+        Ok(product)
+    }
+
+    /// Starts it in a new folder with a configuration file that holds this, too; it begins with what is in no table.
+    ///
+    /// # Errors
+    /// As [`Product::start`].
+    pub fn serve(configuration: &str) -> Result<Self> {
+        let mut product = Self::new(Vec::new(), Some(configuration.to_owned()))?;
+        product.run()?;
+        Ok(product)
+    }
+
+    fn new(flags: Vec<String>, configuration: Option<String>) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         // Database servers run as another user, who must be able to enter.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
-        let mut product = Self {
+        Ok(Self {
             child: None,
             folder,
-            flags: flags.iter().map(ToString::to_string).collect(),
+            flags,
+            configuration,
             ready: Value::Null,
-        };
-        product.run()?;
-        Ok(product)
+        })
+    }
+
+    /// Takes another configuration for the next start.
+    pub fn configure(&mut self, configuration: &str) {
+        self.configuration = Some(configuration.to_owned());
     }
 
     /// Its data folder.
@@ -70,21 +95,8 @@ impl Product {
             .create(true)
             .append(true)
             .open(self.folder.path().join("log"))?;
-        let child = Command::new(binary())
-            .arg("up")
-            .arg("--data-dir")
-            .arg(self.data())
-            .args([
-                "--api",
-                "127.0.0.1:0",
-                "--postgres",
-                "127.0.0.1:0",
-                "--metrics",
-                "127.0.0.1:0",
-            ])
-            .args(["--ip-limit", "0", "--workers", "2"])
-            .args(self.engines())
-            .args(&self.flags)
+        let child = self
+            .command()?
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -109,6 +121,37 @@ impl Product {
             ensure!(Instant::now() < deadline, "it is not ready: {}", self.log());
             sleep(Duration::from_millis(20));
         }
+    }
+
+    fn command(&self) -> Result<Command> {
+        let mut command = Command::new(binary());
+        if let Some(configuration) = &self.configuration {
+            let file = self.folder.path().join("tenantsdb.toml");
+            let text = format!(
+                "data_dir = '{}'\n{configuration}\n[listen]\napi = '127.0.0.1:0'\npostgres = '127.0.0.1:0'\n\
+                 redis = '127.0.0.1:0'\nmetrics = '127.0.0.1:0'\n[api]\nip_limit = 0\n[proxy]\nworkers = 2\n",
+                self.data().display()
+            );
+            fs::write(&file, text)?;
+            command.arg("serve").arg("--config").arg(file);
+            return Ok(command);
+        }
+        command
+            .arg("up")
+            .arg("--data-dir")
+            .arg(self.data())
+            .args([
+                "--api",
+                "127.0.0.1:0",
+                "--postgres",
+                "127.0.0.1:0",
+                "--metrics",
+                "127.0.0.1:0",
+            ])
+            .args(["--ip-limit", "0", "--workers", "2"])
+            .args(self.engines())
+            .args(&self.flags);
+        Ok(command)
     }
 
     /// PostgreSQL, where the test names no other engines.
@@ -309,6 +352,18 @@ pub struct Login {
     pub database: String,
     /// The authority to trust.
     pub ca_cert: String,
+}
+
+impl<'a> Account<'a> {
+    /// An account that was made before, by its key.
+    #[must_use]
+    pub fn known(product: &'a Product, key: &str) -> Self {
+        Self {
+            product,
+            key: key.to_owned(),
+            project: String::new(),
+        }
+    }
 }
 
 impl Account<'_> {

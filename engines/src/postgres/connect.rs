@@ -1,5 +1,6 @@
 //! Connections of the control plane.
 
+use std::error::Error as _;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
@@ -72,6 +73,8 @@ async fn connect(
         .user(user)
         .dbname(database)
         .application_name("tenantsdb")
+        // That something is there already is what repeating means.
+        .options("-c client_min_messages=error")
         .connect_timeout(CONNECT_TIMEOUT);
     if let Some(password) = password {
         config.password(password);
@@ -90,7 +93,11 @@ pub(super) fn error(error: &tokio_postgres::Error) -> EngineError {
             code: refusal.code().code().to_owned(),
             message: refusal.message().to_owned(),
         },
-        None => EngineError::Unavailable(error.to_string()),
+        // What the system said is behind it.
+        None => EngineError::Unavailable(match error.source() {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        }),
     }
 }
 

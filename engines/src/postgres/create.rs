@@ -50,7 +50,7 @@ async fn prepare_server(
 
 /// Makes the platform's role, unless it is there: then it may be a superuser's.
 async fn make_platform_role(postgres: &Client, rights: Rights) -> Result<(), EngineError> {
-    let there = "SELECT pg_has_role(oid, 'MEMBER') FROM pg_roles WHERE rolname = $1";
+    let there = "SELECT pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = $1";
     let member = postgres
         .query_opt(there, &[&PLATFORM_ROLE])
         .await
@@ -360,9 +360,17 @@ async fn make_role(
         false => "",
     };
     let attributes = format!("NOCREATEDB NOCREATEROLE NOINHERIT {more} {options}");
-    match run(postgres, &format!("CREATE ROLE {role} {attributes}")).await {
-        Err(refused) if matches!(code(&refused), Some(DUPLICATE_OBJECT | UNIQUE_VIOLATION)) => {}
-        outcome => return outcome,
+    // Asked first, since a server may log what it refuses, and this holds what the password is checked by.
+    let there = postgres
+        .query_opt("SELECT FROM pg_roles WHERE rolname = $1", &[&name])
+        .await
+        .map_err(|it| error(&it))?;
+    if there.is_none() {
+        match run(postgres, &format!("CREATE ROLE {role} {attributes}")).await {
+            Err(refused) if matches!(code(&refused), Some(DUPLICATE_OBJECT | UNIQUE_VIOLATION)) => {
+            }
+            outcome => return outcome,
+        }
     }
     let again = format!("ALTER ROLE {role} {attributes}; ALTER ROLE {role} RESET ALL");
     run(postgres, &again).await?;
