@@ -119,6 +119,7 @@ impl Proxy {
                 mock_secret,
                 redis_servers: Arc::default(),
                 redis_clients: crate::session::redis::clients::Clients::default(),
+                redis_patterns: Arc::default(),
                 redis_loads: Arc::default(),
                 guard: config.guard.clone(),
             }),

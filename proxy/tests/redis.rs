@@ -343,7 +343,18 @@ fn subscriptions_bring_the_tenants_own_messages() {
         let refused = acme.ask(&["GET", "x"]);
         assert!(refused.contains("allowed in this context"), "{refused}");
         assert_eq!(acme.ask(&["PING"]), "[pong, ]");
+        // Different patterns are counted, of this database's clients in all workers, and no longer than they are there.
+        let mut patient = lab.log_in("acme");
+        patient.send(&["PSUBSCRIBE", "n*", "m*"]);
+        assert_eq!(patient.read(), "[psubscribe, n*, 1]");
+        assert_eq!(patient.read(), "[psubscribe, m*, 2]");
+        assert_eq!(publisher.ask(&["PUBSUB", "NUMPAT"]), "2");
+        drop(patient);
+        while publisher.ask(&["PUBSUB", "NUMPAT"]) != "1" {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
         assert_eq!(acme.ask(&["PUNSUBSCRIBE"]), "[punsubscribe, n*, 2]");
+        assert_eq!(publisher.ask(&["PUBSUB", "NUMPAT"]), "0");
         acme.send(&["UNSUBSCRIBE"]);
         let counts = [acme.read(), acme.read()];
         assert!(counts[1].ends_with(", 0]"), "{counts:?}");
@@ -750,6 +761,11 @@ fn functions_are_a_tenants_own() {
         assert_eq!(acme.ask(&["FCALL", "more", "0"]), "1");
         let wrong = acme.ask(&["FUNCTION", "FLUSH", "NOW"]);
         assert_eq!(wrong, "-ERR FUNCTION FLUSH only supports SYNC|ASYNC option");
+        let wrong = acme.ask(&["FUNCTION", "FLUSH", "SYNC", "NOW"]);
+        assert!(
+            wrong.starts_with("-ERR unknown subcommand or wrong number of arguments"),
+            "{wrong}"
+        );
         for how in [&["FUNCTION", "FLUSH"][..], &["FUNCTION", "FLUSH", "ASYNC"]] {
             assert_eq!(acme.ask(how), "OK");
             assert_eq!(acme.ask(&["FUNCTION", "LIST"]), "[]");

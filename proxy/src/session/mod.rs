@@ -27,6 +27,7 @@ use postgres::settings::SettingSets;
 use postgres::statement::Statements;
 use redis::clients::Clients;
 use redis::functions::Loads;
+use redis::patterns::Patterns;
 
 /// What all sessions of a process share.
 pub(crate) struct Shared {
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) redis_servers: Arc<KnownServers>,
     /// Who is logged in to Redis databases.
     pub(crate) redis_clients: Clients,
+    /// What they have subscribed to by patterns.
+    pub(crate) redis_patterns: Arc<Patterns>,
     /// The libraries of functions that Redis servers are being given.
     pub(crate) redis_loads: Arc<Loads>,
     /// Bans addresses whose logins fail too often.

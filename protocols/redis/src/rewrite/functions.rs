@@ -87,10 +87,14 @@ impl Rewriter {
         if line.iter().any(|byte| matches!(byte, b'"' | b'\'' | 0)) {
             return Err(LibraryError::Invalid);
         }
+        let nameless_engine = line.first().is_none_or(u8::is_ascii_whitespace);
         let mut words = line
             .split(|byte| byte.is_ascii_whitespace() || *byte == 0x0b)
             .filter(|it| !it.is_empty());
-        let engine = words.next().ok_or(LibraryError::Invalid)?;
+        let engine = match nameless_engine {
+            true => &b""[..],
+            false => words.next().unwrap_or_default(),
+        };
         let mut name = None;
         for word in words {
             match word.split_at_checked(b"name=".len()) {
@@ -311,7 +315,8 @@ mod tests {
             ("return 1", "ERR Missing library metadata"),
             ("", "ERR Missing library metadata"),
             ("#!lua name=x", "ERR Invalid library metadata"),
-            ("#!\n", "ERR Invalid library metadata"),
+            ("#!\n", "ERR Library name was not given"),
+            ("#! name=x\n", "ERR Engine '' not found"),
             ("#!lua \"name=x\"\n", "ERR Invalid library metadata"),
             ("#!lua na'me=x'\n", "ERR Invalid library metadata"),
             ("#!lua\0 name=x\n", "ERR Invalid library metadata"),

@@ -328,7 +328,11 @@ impl RedisSession {
         let how = command.get(2);
         let known =
             |how: &[u8]| how.eq_ignore_ascii_case(b"SYNC") || how.eq_ignore_ascii_case(b"ASYNC");
-        if command.argc() > 3 || how.is_some_and(|how| !known(how)) {
+        if command.argc() > 3 {
+            let text = "ERR unknown subcommand or wrong number of arguments for 'flush'. Try FUNCTION HELP.";
+            return self.refuse(cx, ports, command, text, ErrorClass::Statement);
+        }
+        if how.is_some_and(|how| !known(how)) {
             let text = "ERR FUNCTION FLUSH only supports SYNC|ASYNC option";
             return self.refuse(cx, ports, command, text, ErrorClass::Statement);
         }

@@ -120,6 +120,12 @@ impl RedisSession {
                 let id = self.id.cast_signed();
                 write_to(cx, |out| write::integer(out, id))
             }
+            Here::NumPat => {
+                let database = self.who.as_ref().map(|who| who.route.database.id);
+                let count = database.map_or(0, |id| cx.shared.redis_patterns.count(id));
+                let count = i64::try_from(count).unwrap_or(i64::MAX);
+                write_to(cx, |out| write::integer(out, count))
+            }
             Here::ClientInfo => self.list(cx, Some(&[self.id])),
             Here::ClientList => self.client_list(cx, command),
             Here::ClientHint => match command.arg(2) {

@@ -31,6 +31,7 @@ mod input;
 mod limits;
 mod login;
 mod own;
+pub(crate) mod patterns;
 mod policy;
 mod pubsub;
 mod route;

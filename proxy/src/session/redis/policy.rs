@@ -65,6 +65,8 @@ pub(super) enum Here {
     ClientGetName,
     ClientSetInfo,
     ClientId,
+    /// How many patterns the database's clients have.
+    NumPat,
     ClientInfo,
     ClientList,
     ClientKill,
@@ -122,7 +124,7 @@ pub(super) fn policy(name: &[u8]) -> Policy {
         b"pubsub|channels" | b"pubsub|numsub" | b"pubsub|shardchannels" | b"pubsub|shardnumsub" => {
             Policy::Platform
         }
-        b"pubsub|numpat" => Refuse(INSIGHT),
+        b"pubsub|numpat" => On(Here::NumPat),
         b"client|trackinginfo" | b"client|caching" | b"client|getredir" => Share,
         b"client|no-evict" | b"client|no-touch" => On(Here::ClientHint),
         b"client|unblock" => On(Here::ClientUnblock),

@@ -5,6 +5,8 @@
 //! client's patterns a message is for. Confirmations are ours for the same reason: the server counts other patterns than the
 //! client's.
 
+use std::ops::Deref;
+
 use control_store::Fault;
 use protocol_redis::reply::Value;
 use protocol_redis::reply::write::{self, Version};
@@ -13,6 +15,7 @@ use protocol_redis::rewrite::{Rewriter, glob};
 
 use super::command::Step;
 use super::flight::{Failure, Flight, Kind, Logged};
+use super::patterns::Pattern;
 use super::{Ending, RedisSession, Wait};
 use crate::backend::redis::Backend;
 use crate::metrics::{ErrorClass, PinReason};
@@ -26,7 +29,7 @@ const MAX_SUBSCRIPTIONS: usize = 100_000;
 #[derive(Default)]
 pub(super) struct Subscriptions {
     channels: Vec<Vec<u8>>,
-    patterns: Vec<Vec<u8>>,
+    patterns: Vec<Pattern>,
     shards: Vec<Vec<u8>>,
     /// Which patterns the server has for the client's.
     bases: [bool; 3],
@@ -81,11 +84,14 @@ impl Subscriptions {
         self.channels.is_empty() && self.patterns.is_empty() && self.shards.is_empty()
     }
 
-    fn list(&mut self, word: Word) -> &mut Vec<Vec<u8>> {
+    /// The names that a word is about.
+    fn names(&self, word: Word) -> Vec<Vec<u8>> {
         match word {
-            Word::Subscribe | Word::Unsubscribe => &mut self.channels,
-            Word::Psubscribe | Word::Punsubscribe => &mut self.patterns,
-            Word::Ssubscribe | Word::Sunsubscribe => &mut self.shards,
+            Word::Subscribe | Word::Unsubscribe => self.channels.clone(),
+            Word::Psubscribe | Word::Punsubscribe => {
+                self.patterns.iter().map(|it| it.to_vec()).collect()
+            }
+            Word::Ssubscribe | Word::Sunsubscribe => self.shards.clone(),
         }
     }
 
@@ -100,15 +106,27 @@ impl Subscriptions {
         self.channels.len() + self.patterns.len() + self.shards.len()
     }
 
-    /// Adds or takes away, and writes the confirmation.
-    fn change(&mut self, word: Word, name: Option<&[u8]>, version: Version, out: &mut Vec<u8>) {
+    /// Adds or takes away, and writes the confirmation. A pattern is noted by `hold`.
+    fn change(
+        &mut self,
+        word: Word,
+        name: Option<&[u8]>,
+        hold: impl Fn(&[u8]) -> Pattern,
+        version: Version,
+        out: &mut Vec<u8>,
+    ) {
         if let Some(name) = name {
-            let list = self.list(word);
-            let known = list.iter().position(|it| it == name);
-            match (known, word.adds()) {
-                (None, true) => list.push(name.to_vec()),
-                (Some(at), false) => drop(list.swap_remove(at)),
-                _ => {}
+            let adds = word.adds();
+            match word {
+                Word::Psubscribe | Word::Punsubscribe => {
+                    change(&mut self.patterns, adds, name, hold);
+                }
+                Word::Subscribe | Word::Unsubscribe => {
+                    change(&mut self.channels, adds, name, <[u8]>::to_vec);
+                }
+                Word::Ssubscribe | Word::Sunsubscribe => {
+                    change(&mut self.shards, adds, name, <[u8]>::to_vec);
+                }
             }
         }
         write::push_header(out, version, 3);
@@ -177,6 +195,20 @@ impl Subscriptions {
     }
 }
 
+fn change<T: Deref<Target: AsRef<[u8]>>>(
+    list: &mut Vec<T>,
+    adds: bool,
+    name: &[u8],
+    make: impl Fn(&[u8]) -> T,
+) {
+    let known = list.iter().position(|it| (**it).as_ref() == name);
+    match (known, adds) {
+        (None, true) => list.push(make(name)),
+        (Some(at), false) => drop(list.swap_remove(at)),
+        _ => {}
+    }
+}
+
 impl RedisSession {
     /// A command that begins or ends subscriptions.
     pub(super) fn subscribe<P: Ports<Backend>>(
@@ -213,9 +245,13 @@ impl RedisSession {
             return Step::Done;
         };
         let rewriter = &who.rewriter;
+        let hold = |pattern: &[u8]| {
+            let database = who.route.database.id;
+            cx.shared.redis_patterns.hold(database, pattern)
+        };
         // What is named, or all there is.
         let names: Vec<Vec<u8>> = match command.argc() {
-            1 => own.subscriptions.list(word).clone(),
+            1 => own.subscriptions.names(word),
             _ => command.args().skip(1).map(<[u8]>::to_vec).collect(),
         };
         let mut logged = Logged::of_words(&[command.arg(0).to_ascii_uppercase()]);
@@ -224,11 +260,11 @@ impl RedisSession {
         let mut left = 0;
         if names.is_empty() {
             own.subscriptions
-                .change(word, None, self.version, &mut told);
+                .change(word, None, hold, self.version, &mut told);
         } else if word.is_pattern() {
             for name in &names {
                 own.subscriptions
-                    .change(word, Some(name), self.version, &mut told);
+                    .change(word, Some(name), hold, self.version, &mut told);
             }
             left = own.subscriptions.settle_bases(rewriter, &mut out);
         } else {
@@ -243,7 +279,7 @@ impl RedisSession {
                 }
                 write::command(&mut out, &[word.name().as_bytes(), &channel]);
                 own.subscriptions
-                    .change(word, Some(name), self.version, &mut told);
+                    .change(word, Some(name), hold, self.version, &mut told);
                 left += 1;
             }
         }

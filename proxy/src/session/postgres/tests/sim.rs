@@ -265,6 +265,7 @@ impl Sim {
                 gates: Arc::new(Gates::new(|_| ())),
                 redis_servers: Arc::default(),
                 redis_clients: crate::session::redis::clients::Clients::default(),
+                redis_patterns: Arc::default(),
                 redis_loads: Arc::default(),
                 guard: None,
                 mock_secret: [0; 32],

@@ -141,6 +141,7 @@ impl Sim {
                 gates: gates(&mailboxes),
                 redis_servers: known,
                 redis_clients: Clients::default(),
+                redis_patterns: Arc::default(),
                 redis_loads: Arc::default(),
                 guard: None,
                 mock_secret: [0; 32],
