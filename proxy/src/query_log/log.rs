@@ -170,6 +170,15 @@ impl QueryLog {
 
 #[cfg(test)]
 impl QueryLog {
+    /// Nothing is written meanwhile; then the log is closed.
+    pub(super) fn close_after(&self, work: impl FnOnce(&dyn Fn())) {
+        let state = std::cell::RefCell::new(lock(&self.shared.state));
+        work(&|| self.shared.drain(&mut state.borrow_mut()));
+        self.shared.closing.store(true, Ordering::Release);
+        drop(state);
+        self.close();
+    }
+
     /// What the thread does every two minutes. Not while the thread runs and writes.
     pub(super) fn clean(&self) -> io::Result<()> {
         self.shared.clean()

@@ -92,6 +92,36 @@ fn in_rings_and_in_blocks(fill: impl Fn(&mut WorkerLog), check: impl Fn(&QueryLo
 }
 
 #[test]
+fn what_came_while_the_disk_lagged_behind_is_written_before_the_end() {
+    // Much more than a block holds is gathered; what comes then stays in the ring.
+    const GATHERED: u64 = 600_000;
+    const COUNT: u64 = GATHERED + 1000;
+    let folder = tempfile::tempdir().unwrap();
+    let log = QueryLog::open(QueryLogConfig {
+        ring_bytes: 64 << 20,
+        ..QueryLogConfig::new(folder.path())
+    })
+    .unwrap();
+    let mut worker = log.worker();
+    // The writing thread has looked around once, and rests.
+    std::thread::sleep(Duration::from_millis(50));
+    log.close_after(|drain| {
+        for n in 0..COUNT {
+            if n == GATHERED {
+                drain();
+            }
+            record(&mut worker, 1, "SELECT 1", n);
+        }
+        drain();
+    });
+    assert_eq!(log.dropped(), 0);
+    let log = open(folder.path());
+    assert_eq!(total(&log, 1), COUNT);
+    let newest = &log.find(&filter(1)).unwrap().entries[0];
+    assert_eq!(newest.rows, COUNT - 1);
+}
+
+#[test]
 fn every_filter_finds_its_own() {
     let fill = |worker: &mut WorkerLog| {
         for n in 1..=30 {

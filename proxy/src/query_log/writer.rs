@@ -57,11 +57,16 @@ impl Writer {
         loop {
             let closing = self.shared.closing.load(Ordering::Acquire);
             let result = self.round(closing);
+            let written = result.is_ok();
             self.note(result);
-            if closing {
+            if !closing {
+                thread::park_timeout(WRITE_EVERY);
+            } else if !written {
                 return;
+            } else if self.shared.is_drained() {
+                let kept = self.keep(true);
+                return self.note(kept);
             }
-            thread::park_timeout(WRITE_EVERY);
         }
     }
 
@@ -100,8 +105,8 @@ impl Writer {
             self.seal()?;
         }
         journaled?;
-        if closing || self.kept.elapsed() >= KEEP_EVERY {
-            self.keep(closing)?;
+        if self.kept.elapsed() >= KEEP_EVERY {
+            self.keep(false)?;
         }
         if !closing && self.cleaned.elapsed() >= CLEAN_EVERY {
             self.cleaned = Instant::now();
@@ -144,6 +149,13 @@ enum Worth {
 }
 
 impl Shared {
+    /// Whether all that the rings hold has been written. What they held while the disk lagged behind is taken up now.
+    fn is_drained(&self) -> bool {
+        let mut state = lock(&self.state);
+        self.drain(&mut state);
+        state.gathered.is_empty()
+    }
+
     /// Keeps the counts of all blocks. What has gathered since stands in the journal.
     fn keep(&self, closed: bool) -> io::Result<()> {
         let kept = self.kept(&lock(&self.state), closed);
