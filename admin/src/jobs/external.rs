@@ -1,6 +1,7 @@
 //! Servers that somebody else runs: registered by name, watched, and made ready whenever they come up.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +20,16 @@ use crate::app::failure::{Failure, Outcome};
 
 /// Between two looks at a server that is well.
 const WELL: Duration = Duration::from_secs(2);
-/// Between two looks at one that is not.
-const UNWELL: Duration = Duration::from_millis(500);
+/// Between two looks at one that does not answer.
+const GONE: Duration = Duration::from_millis(500);
+/// Between two checks of one that is unfit: they try what it refuses, which its log may tell each time.
+const UNFIT: Duration = Duration::from_secs(5);
 /// For one look.
 const LOOK: Duration = Duration::from_secs(10);
 /// For a name's addresses.
 const RESOLVE: Duration = Duration::from_secs(5);
+/// For a first word with one of them.
+const GREET: Duration = Duration::from_secs(2);
 /// For the checks and what is made by them.
 const PREPARE: Duration = Duration::from_secs(120);
 
@@ -183,7 +188,7 @@ async fn register(
         let snapshot = store.snapshot().load();
         snapshot.servers.get(&it.id).map(|it| it.address.clone())
     });
-    let address = match (resolve(&server.place, before.as_ref()).await, before) {
+    let address = match (resolve(&server.place, before.as_ref(), false).await, before) {
         (Ok(address), _) => address,
         // A name service may be down for a while; the watcher asks again.
         (Err(_), Some(before)) => before,
@@ -223,25 +228,47 @@ impl ConfiguredServer {
     }
 }
 
-/// The address of a place: the one it had, if that is still among its addresses.
+/// The address of a place. A name may have several, of which not all need be open: the one that it had stays if it is still
+/// among them and `well`, otherwise it is one that takes connections, if any does.
 async fn resolve(
     place: &ServerPlace,
     before: Option<&ServerAddress>,
+    well: bool,
 ) -> Result<ServerAddress, String> {
     let (host, port) = match place {
         ServerPlace::Socket(path) => return Ok(ServerAddress::Unix(path.clone())),
         ServerPlace::Host(host, port) => (host.as_str(), *port),
     };
     let found = timeout(RESOLVE, tokio::net::lookup_host((host, port))).await;
-    let found: Vec<ServerAddress> = match found {
-        Ok(Ok(found)) => found.map(ServerAddress::Tcp).collect(),
-        Ok(Err(error)) => return Err(format!("{host}: {error}")),
-        Err(_) => return Err(format!("{host}: no answer from the name service")),
-    };
-    let same = before.filter(|it| found.contains(it));
-    same.or(found.first())
-        .cloned()
-        .ok_or_else(|| format!("{host} has no address"))
+    match found {
+        Ok(Ok(found)) => choose(found.collect(), before, well)
+            .await
+            .map(ServerAddress::Tcp)
+            .ok_or_else(|| format!("{host} has no address")),
+        Ok(Err(error)) => Err(format!("{host}: {error}")),
+        Err(_) => Err(format!("{host}: no answer from the name service")),
+    }
+}
+
+async fn choose(
+    mut found: Vec<SocketAddr>,
+    before: Option<&ServerAddress>,
+    well: bool,
+) -> Option<SocketAddr> {
+    // The one that it had comes first.
+    found.sort_by_key(|it| before != Some(&ServerAddress::Tcp(*it)));
+    let first = *found.first()?;
+    let same = before == Some(&ServerAddress::Tcp(first));
+    if found.len() == 1 || (same && well) {
+        return Some(first);
+    }
+    for address in found {
+        let greeted = timeout(GREET, tokio::net::TcpStream::connect(address)).await;
+        if matches!(greeted, Ok(Ok(_))) {
+            return Some(address);
+        }
+    }
+    Some(first)
 }
 
 /// Looks after one server for as long as we live.
@@ -270,10 +297,10 @@ impl Watcher {
             if let Some(address) = address {
                 self.board.seen(id, address, health.clone());
             }
-            let pause = if health == Health::Running {
-                WELL
-            } else {
-                UNWELL
+            let pause = match &health {
+                Health::Running => WELL,
+                Health::Unfit { .. } => UNFIT,
+                _ => GONE,
             };
             before = health;
             sleep(pause).await;
@@ -340,7 +367,8 @@ impl Watcher {
     /// A host's address may become another one. Whoever is still at the old one must not write there any longer.
     async fn follow(&self, id: ServerId) {
         let before = self.address(id);
-        let Ok(now) = resolve(&self.server.place, before.as_ref()).await else {
+        let well = self.life.is_some();
+        let Ok(now) = resolve(&self.server.place, before.as_ref(), well).await else {
             return; // The old one may do.
         };
         if before.as_ref() == Some(&now) {
@@ -448,5 +476,41 @@ impl Jobs {
     pub(super) async fn login(&self, id: ServerId) -> Outcome<Option<AdminLogin>> {
         let found = self.store(move |store| store.server_login(id)).await?;
         Ok(found.map(|(user, password)| AdminLogin { user, password }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn of_several_addresses_it_is_one_that_is_open() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let open = listener.local_addr().unwrap();
+        let closed: SocketAddr = ([127, 0, 0, 2], open.port()).into();
+        let strange: SocketAddr = ([127, 0, 0, 3], open.port()).into();
+        let check = async |before: Option<SocketAddr>, well, expected| {
+            let before = before.map(ServerAddress::Tcp);
+            let chosen = choose(vec![closed, open], before.as_ref(), well).await;
+            assert_eq!(chosen, Some(expected), "{before:?} {well}");
+        };
+        check(None, false, open).await;
+        check(Some(open), true, open).await;
+        check(Some(closed), false, open).await;
+        check(Some(closed), true, closed).await;
+        check(Some(strange), true, open).await;
+        drop(listener);
+        check(Some(open), false, open).await;
+        check(None, false, closed).await;
+        assert_eq!(choose(Vec::new(), None, false).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_name_without_addresses_is_told() {
+        let place = ServerPlace::Host("no-such-host.invalid".into(), 1);
+        let why = resolve(&place, None, false).await.unwrap_err();
+        assert!(why.starts_with("no-such-host.invalid: "), "{why}");
     }
 }
