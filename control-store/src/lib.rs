@@ -41,6 +41,7 @@ pub mod tenants;
 #[cfg(test)]
 mod testing;
 pub mod traffic;
+pub mod trust;
 pub mod workspaces;
 
 pub use error::{Entity, StoreError};

@@ -1,6 +1,7 @@
 //! From the store to the snapshot: the same readers build it whole at start and entry by entry after a change.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::secret::{Secret, sha256};
 use crate::settings::{WorkspaceSettings, from_json};
 use crate::snapshot::{
     Database, DatabaseKind, DatabaseName, DatabaseStatus, Key, NativeRole, PoolMode, Project,
-    Scope, ScramKeys, Server, ServerAddress, Snapshot, SnapshotCell,
+    Scope, ScramKeys, Server, ServerAddress, Snapshot, SnapshotCell, TlsPlace,
 };
 use crate::states::{DatabaseState, Mode, TenantStatus};
 use crate::store::ChangeEvent;
@@ -336,6 +337,17 @@ pub(crate) fn read_address(text: &str) -> Result<ServerAddress, StoreError> {
     match text.split_once(':') {
         Some(("unix", path)) => Ok(ServerAddress::Unix(PathBuf::from(path))),
         Some(("tcp", address)) => address.parse().map(ServerAddress::Tcp).map_err(|_| corrupt),
+        Some(("tls", stored)) => {
+            let stored: (SocketAddr, String, Option<PathBuf>, bool) =
+                serde_json::from_str(stored).map_err(|_| corrupt)?;
+            let (address, host, authority, asks_first) = stored;
+            Ok(ServerAddress::Tls(Arc::new(TlsPlace {
+                address,
+                host: host.into(),
+                authority,
+                asks_first,
+            })))
+        }
         _ => Err(corrupt),
     }
 }

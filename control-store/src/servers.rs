@@ -62,6 +62,12 @@ fn address_text(address: &ServerAddress) -> String {
     match address {
         ServerAddress::Unix(path) => format!("unix:{}", path.display()),
         ServerAddress::Tcp(address) => format!("tcp:{address}"),
+        ServerAddress::Tls(place) => {
+            let authority = place.authority.as_ref().map(|it| it.display().to_string());
+            let stored = (place.address, &*place.host, authority, place.asks_first);
+            // Texts and numbers can be written.
+            format!("tls:{}", serde_json::to_string(&stored).unwrap_or_default())
+        }
     }
 }
 
@@ -240,7 +246,10 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::snapshot::TlsPlace;
     use crate::states::{DatabaseState, Mode};
     use crate::testing::Fixture;
 
@@ -334,12 +343,28 @@ mod tests {
     fn a_server_is_known_after_a_crash_and_may_move() {
         let f = Fixture::new();
         let id = f.server();
-        let address = ServerAddress::Tcp("127.0.0.1:5433".parse().unwrap());
-        f.store.set_server_address(id, &address).unwrap();
-        f.check();
-        let f = f.reopened();
-        assert_eq!(f.store.list_servers().unwrap()[0].address, address);
-        assert_eq!(f.store.snapshot().load().servers[&id].address, address);
+        let tcp = "127.0.0.1:5433".parse().unwrap();
+        let tls = |authority: Option<&str>| {
+            ServerAddress::Tls(Arc::new(TlsPlace {
+                address: tcp,
+                host: "db.example.com".into(),
+                authority: authority.map(Into::into),
+                asks_first: true,
+            }))
+        };
+        let mut f = f;
+        for address in [
+            ServerAddress::Tcp(tcp),
+            tls(None),
+            tls(Some("/a \"b\".pem")),
+        ] {
+            f.store.set_server_address(id, &address).unwrap();
+            f.check();
+            f = f.reopened();
+            assert_eq!(f.store.list_servers().unwrap()[0].address, address);
+            assert_eq!(f.store.snapshot().load().servers[&id].address, address);
+        }
+        let address = ServerAddress::Tcp(tcp);
         let nowhere = f.store.set_server_address(ServerId(99), &address);
         assert!(matches!(nowhere, Err(StoreError::NotFound { .. })));
         assert_ne!(f.store.reserve_server().unwrap(), id, "ids are given once");

@@ -287,4 +287,30 @@ pub enum ServerAddress {
     Unix(PathBuf),
     /// TCP, without TLS: on this machine or in a network that nobody else is in.
     Tcp(SocketAddr),
+    /// TCP with TLS.
+    Tls(Arc<TlsPlace>),
+}
+
+/// How to reach a database server with TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TlsPlace {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// What its certificate must be for.
+    pub host: Arc<str>,
+    /// The file with the authorities that must have issued it. `None`: any certificate will do.
+    pub authority: Option<PathBuf>,
+    /// PostgreSQL is asked first whether it speaks TLS.
+    pub asks_first: bool,
+}
+
+impl ServerAddress {
+    /// Where it is in the network; `None`: a Unix socket.
+    pub fn network(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Unix(_) => None,
+            Self::Tcp(address) => Some(*address),
+            Self::Tls(place) => Some(place.address),
+        }
+    }
 }

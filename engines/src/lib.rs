@@ -4,6 +4,7 @@ mod engine;
 pub mod postgres;
 pub mod provisioner;
 pub mod redis;
+mod tls;
 
 pub use engine::{
     AdminLogin, ApplyOptions, ApplyStep, Change, Column, DatabaseEngine, DatabaseSpec, DatabaseUse,

@@ -19,7 +19,9 @@ use control_store::{Engine, SnapshotCell, TrafficControl};
 use crate::backend::budget::WorkerId;
 use crate::metrics::{Extra, WorkerMetrics, render};
 use crate::query_log::QueryLog;
-use crate::reactor::{self, AnyReactor, Options, Reactor, ReactorKind, TlsConfigError, TlsStore};
+use crate::reactor::{
+    self, AnyReactor, Options, Reactor, ReactorKind, TlsConfigError, TlsStore, Uplinks,
+};
 use crate::session::{Limits, Shared};
 use crate::worker::hub::{Hub, HubParts, Mailboxes, gates};
 use crate::worker::{Door, Plaintext, Worker};
@@ -174,10 +176,12 @@ impl Proxy {
                 };
                 match reactor {
                     AnyReactor::Uring(reactor) => {
-                        run(id, hub, *reactor, metrics, log, doors, &started);
+                        let reactor = Uplinks::new(*reactor);
+                        run(id, hub, reactor, metrics, log, doors, &started);
                     }
                     AnyReactor::Epoll(reactor) => {
-                        run(id, hub, *reactor, metrics, log, doors, &started);
+                        let reactor = Uplinks::new(*reactor);
+                        run(id, hub, reactor, metrics, log, doors, &started);
                     }
                 }
             };

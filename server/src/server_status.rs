@@ -28,6 +28,7 @@ pub(crate) fn list(servers: &[RunningServer]) -> Vec<Status> {
         address: match &server.address {
             ServerAddress::Unix(path) => path.display().to_string(),
             ServerAddress::Tcp(address) => address.to_string(),
+            ServerAddress::Tls(place) => format!("{} with TLS", place.address),
         },
         up: server.health == Health::Running,
         health: server.health.to_string(),

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use admin::Region;
-use admin::jobs::{ConfiguredServer, ServerPlace};
+use admin::jobs::{ConfiguredServer, ServerPlace, ServerTls};
 use anyhow::{Context as _, Result, bail, ensure};
+use control_store::trust::client_config;
 use control_store::{Engine, Secret};
 use serde::Deserialize;
 
@@ -22,6 +23,7 @@ pub(crate) struct RawServer {
     password_env: Option<String>,
     #[serde(default)]
     tls: RawTls,
+    ca_file: Option<PathBuf>,
     #[serde(default = "default_connections")]
     connections: u32,
     region: Option<String>,
@@ -81,11 +83,6 @@ fn check(raw: RawServer, engines: &[Engine], regions: &[Region]) -> Result<Confi
         bail!("engine is '{}': it must be among `engines`", raw.engine);
     };
     ensure!(
-        raw.tls == RawTls::Disable,
-        "tls: this version speaks to database servers without TLS only: leave it out, and use a Unix socket, a private network or \
-         a tunnel such as stunnel beside this process"
-    );
-    ensure!(
         (1..=100_000).contains(&raw.connections),
         "connections is {}: it must be 1 to 100000",
         raw.connections
@@ -95,6 +92,7 @@ fn check(raw: RawServer, engines: &[Engine], regions: &[Region]) -> Result<Confi
         "names_visible is for PostgreSQL"
     );
     let place = place(&raw.address)?;
+    let tls = tls(&raw, &place)?;
     let password = password(&raw)?;
     let peer = matches!(place, ServerPlace::Socket(_)) && engine == Engine::Postgres;
     ensure!(
@@ -104,6 +102,7 @@ fn check(raw: RawServer, engines: &[Engine], regions: &[Region]) -> Result<Confi
     Ok(ConfiguredServer {
         engine,
         place,
+        tls,
         password: password.unwrap_or_else(|| Secret::new(String::new())),
         connections: raw.connections,
         region: region(raw.region, regions)?,
@@ -130,6 +129,28 @@ fn place(address: &str) -> Result<ServerPlace> {
         bail!("address is '{address}': it must be host:port or the path of a Unix socket");
     };
     Ok(ServerPlace::Host(host, port))
+}
+
+fn tls(raw: &RawServer, place: &ServerPlace) -> Result<Option<ServerTls>> {
+    ensure!(
+        raw.tls == RawTls::Disable || matches!(place, ServerPlace::Host(..)),
+        "tls is for host:port: nobody is on the way to a Unix socket"
+    );
+    let authority = raw.ca_file.clone();
+    match raw.tls {
+        RawTls::VerifyFull => {
+            let path = authority.context("tls = 'verify-full' needs ca_file")?;
+            client_config(Some(&path)).with_context(|| format!("ca_file {}", path.display()))?;
+            Ok(Some(ServerTls {
+                authority: Some(path),
+            }))
+        }
+        RawTls::Disable | RawTls::Require if authority.is_some() => {
+            bail!("ca_file is for tls = 'verify-full'")
+        }
+        RawTls::Disable => Ok(None),
+        RawTls::Require => Ok(Some(ServerTls { authority: None })),
+    }
 }
 
 fn password(raw: &RawServer) -> Result<Option<Secret>> {
@@ -265,8 +286,22 @@ mod tests {
                 with("password_file = '/a'\npassword_env = 'B'"),
                 "give one of them",
             ),
-            (with("tls = 'verify-full'"), "without TLS only"),
-            (with("tls = 'require'"), "without TLS only"),
+            (
+                with("tls = 'require'"),
+                "nobody is on the way to a Unix socket",
+            ),
+            (
+                with("address = 'db:1'\ntls = 'verify-full'"),
+                "needs ca_file",
+            ),
+            (
+                with("address = 'db:1'\ntls = 'verify-full'\nca_file = '/nowhere'"),
+                "ca_file /nowhere",
+            ),
+            (
+                with("address = 'db:1'\ntls = 'require'\nca_file = '/nowhere'"),
+                "ca_file is for tls = 'verify-full'",
+            ),
             (with("tls = 'maybe'"), "unknown variant `maybe`"),
             (with("connections = 0"), "it must be 1 to 100000"),
             (

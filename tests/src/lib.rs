@@ -40,6 +40,8 @@ pub struct Product {
     flags: Vec<String>,
     /// What its configuration file has beside folder and addresses, where it is run as in production.
     configuration: Option<String>,
+    /// How the proxy drives sockets, where the configuration file says so.
+    reactor: Option<String>,
     /// What `ready.json` says.
     pub ready: Value,
 }
@@ -75,6 +77,7 @@ impl Product {
             folder,
             flags,
             configuration,
+            reactor: None,
             ready: Value::Null,
         })
     }
@@ -123,13 +126,20 @@ impl Product {
         }
     }
 
+    /// Takes another reactor for the next start from a configuration file.
+    pub fn drive_sockets_by(&mut self, reactor: &str) {
+        self.reactor = Some(reactor.to_owned());
+    }
+
     fn command(&self) -> Result<Command> {
         let mut command = Command::new(binary());
         if let Some(configuration) = &self.configuration {
             let file = self.folder.path().join("tenantsdb.toml");
+            let reactor = self.reactor.as_ref();
+            let reactor = reactor.map_or_else(String::new, |it| format!("reactor = '{it}'"));
             let text = format!(
                 "data_dir = '{}'\n{configuration}\n[listen]\napi = '127.0.0.1:0'\npostgres = '127.0.0.1:0'\n\
-                 redis = '127.0.0.1:0'\nmetrics = '127.0.0.1:0'\n[api]\nip_limit = 0\n[proxy]\nworkers = 2\n",
+                 redis = '127.0.0.1:0'\nmetrics = '127.0.0.1:0'\n[api]\nip_limit = 0\n[proxy]\nworkers = 2\n{reactor}\n",
                 self.data().display()
             );
             fs::write(&file, text)?;

@@ -27,6 +27,7 @@ pub struct Server {
     folder: TempDir,
     child: Option<Child>,
     kind: Kind,
+    encrypted: bool,
     /// Its port on 127.0.0.1.
     pub port: u16,
 }
@@ -90,6 +91,7 @@ impl Server {
             folder,
             child: None,
             kind,
+            encrypted: false,
             port: free_port()?,
         })
     }
@@ -107,6 +109,30 @@ impl Server {
         command
     }
 
+    /// Has it take nothing but TLS over the network from its next start on, with a certificate for `localhost` of an authority of
+    /// its own; gives the file that the authority is in.
+    ///
+    /// # Errors
+    /// No certificate can be made.
+    pub fn encrypt(&mut self) -> Result<PathBuf> {
+        let script = "set -e
+            new='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
+            openssl req -x509 $new -keyout ca.key -out ca.crt -days 2 -subj /CN=authority
+            openssl req $new -keyout server.key -out server.csr -subj /CN=localhost
+            echo subjectAltName=DNS:localhost > names
+            openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt
+            chmod 600 server.key";
+        let made = self.command("sh".into()).args(["-c", script]).output()?;
+        let said = String::from_utf8_lossy(&made.stderr);
+        ensure!(made.status.success(), "{said}");
+        if self.kind == Kind::Postgres {
+            let access = "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n";
+            fs::write(self.folder.path().join("data/pg_hba.conf"), access)?;
+        }
+        self.encrypted = true;
+        Ok(self.folder.path().join("ca.crt"))
+    }
+
     /// Starts it, on the port that it has now.
     ///
     /// # Errors
@@ -120,13 +146,30 @@ impl Server {
                     .args(["-D", &self.data(), "-p", &port, "-k"])
                     .arg(self.folder.path())
                     .args(["-h", "127.0.0.1", "-c", "fsync=off"]);
+                if self.encrypted {
+                    let folder = self.folder.path();
+                    for (setting, file) in [("cert", "server.crt"), ("key", "server.key")] {
+                        let file = folder.join(file);
+                        command
+                            .arg("-c")
+                            .arg(format!("ssl_{setting}_file={}", file.display()));
+                    }
+                    command.args(["-c", "ssl=on"]);
+                }
                 command
             }
             Kind::Redis => {
                 let mut command = self.command("redis-server".into());
-                command
-                    .arg(self.folder.path().join("redis.conf"))
-                    .args(["--port", &port]);
+                command.arg(self.folder.path().join("redis.conf"));
+                if self.encrypted {
+                    command
+                        .args(["--port", "0", "--tls-port", &port])
+                        .args(["--tls-cert-file", "server.crt"])
+                        .args(["--tls-key-file", "server.key"])
+                        .args(["--tls-auth-clients", "no"]);
+                } else {
+                    command.args(["--port", &port]);
+                }
                 command
             }
         };
@@ -225,8 +268,14 @@ impl Server {
     /// # Errors
     /// It cannot be run.
     pub fn redis_cli(&self, words: &str) -> Result<String> {
-        let out = Command::new("redis-cli")
-            .args(["-p", &self.port.to_string(), "--user", "operator"])
+        let mut command = Command::new("redis-cli");
+        if self.encrypted {
+            command.arg("--tls").arg("--cacert");
+            command.arg(self.folder.path().join("ca.crt"));
+        }
+        let out = command
+            .args(["-h", "localhost", "-p", &self.port.to_string()])
+            .args(["--user", "operator"])
             .args(["--pass", PASSWORD, "--no-auth-warning"])
             .args(words.split(' '))
             .output()?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use end_to_end::servers::{PASSWORD, Server};
-use end_to_end::{Account, Login, Product, binary};
+use end_to_end::{Account, Login, Product, REACTORS, binary};
 use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -348,4 +348,103 @@ fn a_server_that_is_unfit_takes_nothing_until_it_is_put_right() -> Result<()> {
     let workspace = account.workspace("app", "control")?;
     assert_eq!(psql(&workspace, "SELECT 1")?, "1\n");
     Ok(())
+}
+
+#[test]
+fn servers_are_spoken_to_over_verified_tls() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (mut a, mut cache_server) = (prepared()?, redis()?);
+    let mut authorities = Vec::new();
+    for server in [&mut a, &mut cache_server] {
+        server.stop()?;
+        authorities.push(server.encrypt()?);
+        server.start()?;
+    }
+    let with = |tls: [String; 2]| -> Result<String> {
+        let mut text = "engines = ['postgresql', 'redis']\n".to_owned();
+        let tables = [
+            ("pg-a", "postgresql", &a),
+            ("cache", "redis", &cache_server),
+        ];
+        for (table, tls) in tables.into_iter().zip(tls) {
+            let table = configuration(folder.path(), &[table])?;
+            let (_, table) = table.split_once('\n').context("no table")?;
+            text += &format!("{table}{tls}\n");
+        }
+        Ok(text)
+    };
+    let verified = |path: &PathBuf| format!("tls = 'verify-full'\nca_file = '{}'", path.display());
+    let right = with([verified(&authorities[0]), verified(&authorities[1])])?;
+
+    // An authority that has not issued the certificate, and no TLS at all.
+    let wrong = with([verified(&authorities[1]), String::new()])?;
+    let mut product = Product::serve(&wrong)?;
+    assert!(!is_up(&product, "pg-a")? && !is_up(&product, "cache")?);
+    assert!(
+        product.log().contains("invalid peer certificate"),
+        "{}",
+        product.log()
+    );
+
+    for configuration in [
+        with(["tls = 'require'".into(), "tls = 'require'".into()])?,
+        right,
+    ] {
+        product.stop()?;
+        product.configure(&configuration);
+        product.start_again()?;
+        assert_eq!(health(&product)?, "healthy", "{}", product.log());
+    }
+    let account = product.sign_up("ann@example.com")?;
+    let key = account.key.clone();
+    let workspace = account.workspace("shop", "tenant")?;
+    psql(
+        &workspace,
+        "CREATE TABLE items (id int PRIMARY KEY, name text)",
+    )?;
+    let acme = account.tenant("acme", "shop", &workspace)?;
+    let url = cache(&account)?;
+    for reactor in REACTORS {
+        product.stop()?;
+        product.drive_sockets_by(reactor);
+        product.start_again()?;
+        use_encrypted(&product, &a, &acme, &url)?;
+    }
+    let account = Account::known(&product, &key);
+    let drift = account.ok("GET", "/tenants/acme/drift", None)?;
+    assert!(drift.to_string().contains("shop"), "{drift}");
+    Ok(())
+}
+
+/// Has drivers use a tenant's databases whose servers take nothing but TLS.
+fn use_encrypted(product: &Product, server: &Server, tenant: &Login, url: &str) -> Result<()> {
+    let tenant = Login {
+        port: product.postgres().1,
+        ..tenant.clone()
+    };
+    driver("python/psycopg_test.py", &mut tenant.command(python()))?;
+    let counted = "SELECT count(*) FILTER (WHERE ssl), count(*) FILTER (WHERE NOT ssl) FROM pg_stat_ssl \
+        JOIN pg_stat_activity USING (pid) WHERE usename LIKE 'tdb_%'";
+    let counted = server.sql(counted)?;
+    assert!(counted.ends_with("|0") && counted != "0|0", "{counted}");
+    let large = "SELECT length(repeat('x', 10000000)), repeat('y', 5000000)";
+    assert!(psql(&tenant, large)?.len() > 5_000_000);
+    let long = format!("SELECT '{}' = ''", "z".repeat(100_000));
+    assert_eq!(psql(&tenant, &long)?, "f\n");
+    let (before, _) = url.rsplit_once(':').context("no port")?;
+    let port = product.ready["redis"]
+        .as_str()
+        .and_then(|it| it.rsplit(':').next());
+    let database = url.rsplit('/').next().filter(|it| !it.contains(':'));
+    let url = format!(
+        "{before}:{}/{}",
+        port.context("no port")?,
+        database.unwrap_or_default()
+    );
+    let authority = product.ready["ca_cert"].as_str().context("no authority")?;
+    let mut redis_py = Command::new(python());
+    driver(
+        "python/redis_test.py",
+        redis_py.env("REDIS_URL", &url).env("REDIS_CA", authority),
+    )
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use control_store::external::{ExternalServer, Registered};
 use control_store::ids::{Engine, ServerId};
-use control_store::snapshot::ServerAddress;
+use control_store::snapshot::{ServerAddress, TlsPlace};
 use control_store::{Secret, Store, StoreError};
 use engines::provisioner::Health;
 use engines::provisioner::external::ExternalServers;
@@ -42,6 +42,8 @@ pub struct ConfiguredServer {
     pub engine: Engine,
     /// Where it is.
     pub place: ServerPlace,
+    /// How connections to it are encrypted, if they are: never over a socket.
+    pub tls: Option<ServerTls>,
     /// As whom the control plane logs in.
     pub user: String,
     /// With which password; empty: with none.
@@ -63,6 +65,13 @@ pub enum ServerPlace {
     Socket(PathBuf),
     /// A host, by name or address, and a port.
     Host(String, u16),
+}
+
+/// How connections to a server are encrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerTls {
+    /// The file with the authorities that must have issued its certificate. `None`: any certificate will do.
+    pub authority: Option<PathBuf>,
 }
 
 /// The configuration cannot be taken over.
@@ -188,7 +197,7 @@ async fn register(
         let snapshot = store.snapshot().load();
         snapshot.servers.get(&it.id).map(|it| it.address.clone())
     });
-    let address = match (resolve(&server.place, before.as_ref(), false).await, before) {
+    let address = match (server.resolve(before.as_ref(), false).await, before) {
         (Ok(address), _) => address,
         // A name service may be down for a while; the watcher asks again.
         (Err(_), Some(before)) => before,
@@ -228,37 +237,46 @@ impl ConfiguredServer {
     }
 }
 
-/// The address of a place. A name may have several, of which not all need be open: the one that it had stays if it is still
-/// among them and `well`, otherwise it is one that takes connections, if any does.
-async fn resolve(
-    place: &ServerPlace,
-    before: Option<&ServerAddress>,
-    well: bool,
-) -> Result<ServerAddress, String> {
-    let (host, port) = match place {
-        ServerPlace::Socket(path) => return Ok(ServerAddress::Unix(path.clone())),
-        ServerPlace::Host(host, port) => (host.as_str(), *port),
-    };
-    let found = timeout(RESOLVE, tokio::net::lookup_host((host, port))).await;
-    match found {
-        Ok(Ok(found)) => choose(found.collect(), before, well)
-            .await
-            .map(ServerAddress::Tcp)
-            .ok_or_else(|| format!("{host} has no address")),
-        Ok(Err(error)) => Err(format!("{host}: {error}")),
-        Err(_) => Err(format!("{host}: no answer from the name service")),
+impl ConfiguredServer {
+    /// The address of the server. A name may have several, of which not all need be open: the one that it had stays if it is
+    /// still among them and `well`, otherwise it is one that takes connections, if any does.
+    async fn resolve(
+        &self,
+        before: Option<&ServerAddress>,
+        well: bool,
+    ) -> Result<ServerAddress, String> {
+        let (host, port) = match &self.place {
+            ServerPlace::Socket(path) => return Ok(ServerAddress::Unix(path.clone())),
+            ServerPlace::Host(host, port) => (host.as_str(), *port),
+        };
+        let found = timeout(RESOLVE, tokio::net::lookup_host((host, port))).await;
+        let found = found
+            .map_err(|_| format!("{host}: no answer from the name service"))?
+            .map_err(|error| format!("{host}: {error}"))?;
+        let before = before.and_then(ServerAddress::network);
+        let address = choose(found.collect(), before, well).await;
+        let address = address.ok_or_else(|| format!("{host} has no address"))?;
+        Ok(match &self.tls {
+            None => ServerAddress::Tcp(address),
+            Some(tls) => ServerAddress::Tls(Arc::new(TlsPlace {
+                address,
+                host: host.into(),
+                authority: tls.authority.clone(),
+                asks_first: self.engine == Engine::Postgres,
+            })),
+        })
     }
 }
 
 async fn choose(
     mut found: Vec<SocketAddr>,
-    before: Option<&ServerAddress>,
+    before: Option<SocketAddr>,
     well: bool,
 ) -> Option<SocketAddr> {
     // The one that it had comes first.
-    found.sort_by_key(|it| before != Some(&ServerAddress::Tcp(*it)));
+    found.sort_by_key(|it| before != Some(*it));
     let first = *found.first()?;
-    let same = before == Some(&ServerAddress::Tcp(first));
+    let same = before == Some(first);
     if found.len() == 1 || (same && well) {
         return Some(first);
     }
@@ -368,7 +386,7 @@ impl Watcher {
     async fn follow(&self, id: ServerId) {
         let before = self.address(id);
         let well = self.life.is_some();
-        let Ok(now) = resolve(&self.server.place, before.as_ref(), well).await else {
+        let Ok(now) = self.server.resolve(before.as_ref(), well).await else {
             return; // The old one may do.
         };
         if before.as_ref() == Some(&now) {
@@ -492,8 +510,7 @@ mod tests {
         let closed: SocketAddr = ([127, 0, 0, 2], open.port()).into();
         let strange: SocketAddr = ([127, 0, 0, 3], open.port()).into();
         let check = async |before: Option<SocketAddr>, well, expected| {
-            let before = before.map(ServerAddress::Tcp);
-            let chosen = choose(vec![closed, open], before.as_ref(), well).await;
+            let chosen = choose(vec![closed, open], before, well).await;
             assert_eq!(chosen, Some(expected), "{before:?} {well}");
         };
         check(None, false, open).await;
@@ -509,8 +526,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_without_addresses_is_told() {
-        let place = ServerPlace::Host("no-such-host.invalid".into(), 1);
-        let why = resolve(&place, None, false).await.unwrap_err();
+        let server = ConfiguredServer {
+            name: "a".into(),
+            engine: Engine::Postgres,
+            place: ServerPlace::Host("no-such-host.invalid".into(), 1),
+            tls: None,
+            user: "u".into(),
+            password: Secret::new(String::new()),
+            connections: 1,
+            region: "r".into(),
+            shared: true,
+            names_visible: false,
+        };
+        let why = server.resolve(None, false).await.unwrap_err();
         assert!(why.starts_with("no-such-host.invalid: "), "{why}");
     }
 }

@@ -13,7 +13,7 @@ mod tenants;
 mod tests;
 mod workspaces;
 
-pub use external::{ConfiguredServer, RegisterError, ServerPlace};
+pub use external::{ConfiguredServer, RegisterError, ServerPlace, ServerTls};
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -5,10 +5,12 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
-use control_store::snapshot::ServerAddress;
+use control_store::snapshot::{ServerAddress, TlsPlace};
+use tokio::time::timeout;
+use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls};
 
-use crate::{EngineError, ServerAccess};
+use crate::{EngineError, ServerAccess, tls};
 
 /// The superuser of every server that the provisioner makes.
 const SUPERUSER: &str = "tenantsdb";
@@ -68,6 +70,8 @@ async fn connect(
         ServerAddress::Tcp(address) => {
             config.host(address.ip().to_string()).port(address.port());
         }
+        // The stream is there already.
+        ServerAddress::Tls(_) => {}
     }
     config
         .user(user)
@@ -79,8 +83,25 @@ async fn connect(
     if let Some(password) = password {
         config.password(password);
     }
+    if let ServerAddress::Tls(place) = &server.address {
+        return encrypted(config.ssl_mode(SslMode::Disable), place).await;
+    }
     let (client, connection) = config.connect(NoTls).await.map_err(|it| error(&it))?;
     // It ends by itself once the client is dropped.
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+async fn encrypted(config: &Config, place: &TlsPlace) -> Result<Client, EngineError> {
+    let connected = async {
+        let stream = tls::connect(place).await;
+        let stream = stream.map_err(|it| EngineError::Unavailable(it.to_string()))?;
+        let connected = config.connect_raw(stream, NoTls).await;
+        connected.map_err(|it| error(&it))
+    };
+    let (client, connection) = timeout(CONNECT_TIMEOUT, connected)
+        .await
+        .map_err(|_| EngineError::Unavailable("it does not answer".into()))??;
     tokio::spawn(connection);
     Ok(client)
 }

@@ -131,6 +131,18 @@ impl SchemaSource {
                     .env("PGHOSTADDR", address.ip().to_string())
                     .env("PGPORT", address.port().to_string());
             }
+            ServerAddress::Tls(place) => {
+                command
+                    .env("PGHOST", &*place.host)
+                    .env("PGHOSTADDR", place.address.ip().to_string())
+                    .env("PGPORT", place.address.port().to_string());
+                match &place.authority {
+                    Some(path) => command
+                        .env("PGSSLMODE", "verify-full")
+                        .env("PGSSLROOTCERT", path),
+                    None => command.env("PGSSLMODE", "require"),
+                };
+            }
         }
         // The environment of a process is for its own account to see, unlike its arguments.
         if let Some(password) = &self.password {

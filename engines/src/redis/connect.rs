@@ -7,9 +7,10 @@ use ::redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, FromRedisValue,
     IntoConnectionInfo as _, Pipeline, RedisConnectionInfo, RedisError,
 };
-use control_store::snapshot::ServerAddress;
+use control_store::snapshot::{ServerAddress, TlsPlace};
+use tokio::time::timeout;
 
-use crate::{EngineError, ServerAccess};
+use crate::{EngineError, ServerAccess, tls};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A server that serves many may be busy with a script of somebody's for a few seconds.
@@ -20,31 +21,52 @@ pub(super) async fn admin(
     server: &ServerAccess,
     number: u32,
 ) -> Result<MultiplexedConnection, EngineError> {
-    let address = match &server.address {
-        ServerAddress::Unix(socket) => ConnectionAddr::Unix(socket.clone()),
-        ServerAddress::Tcp(address) => {
-            ConnectionAddr::Tcp(address.ip().to_string(), address.port())
-        }
-    };
     let mut settings = RedisConnectionInfo::default().set_db(i64::from(number));
     if let Some(login) = &server.login {
         settings = settings
             .set_username(&login.user)
             .set_password(login.password.expose());
     }
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(RESPONSE_TIMEOUT));
+    let address = match &server.address {
+        ServerAddress::Unix(socket) => ConnectionAddr::Unix(socket.clone()),
+        ServerAddress::Tcp(address) => {
+            ConnectionAddr::Tcp(address.ip().to_string(), address.port())
+        }
+        ServerAddress::Tls(place) => return encrypted(place, &settings, config).await,
+    };
     let info = address
         .into_connection_info()
         .map_err(|it| error(&it))?
         .set_redis_settings(settings);
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(RESPONSE_TIMEOUT));
     Client::open(info)
         .map_err(|it| error(&it))?
         .get_multiplexed_async_connection_with_config(&config)
         .await
         // Whatever the server said, it did not let its administrator in.
         .map_err(|it| EngineError::Unavailable(it.to_string()))
+}
+
+async fn encrypted(
+    place: &TlsPlace,
+    settings: &RedisConnectionInfo,
+    config: AsyncConnectionConfig,
+) -> Result<MultiplexedConnection, EngineError> {
+    let connected = async {
+        let stream = tls::connect(place).await.map_err(|it| it.to_string())?;
+        MultiplexedConnection::new_with_config(settings, stream, config)
+            .await
+            .map_err(|it| it.to_string())
+    };
+    let (connection, driver) = timeout(CONNECT_TIMEOUT, connected)
+        .await
+        .unwrap_or_else(|_| Err("it does not answer".into()))
+        .map_err(EngineError::Unavailable)?;
+    // It ends by itself once nobody has the connection.
+    tokio::spawn(driver);
+    Ok(connection)
 }
 
 /// The server's refusal, or what kept us from asking.

@@ -132,7 +132,7 @@ impl Lab {
     pub(crate) fn socket_folder(&self) -> &Path {
         match &self.server.address {
             ServerAddress::Unix(socket) => socket.parent().unwrap(),
-            ServerAddress::Tcp(_) => panic!("not a socket"),
+            ServerAddress::Tcp(_) | ServerAddress::Tls(_) => panic!("not a socket"),
         }
     }
 

@@ -23,6 +23,7 @@ mod table;
 mod tests;
 mod tls;
 mod token;
+mod uplinks;
 mod uring;
 mod waker;
 
@@ -30,7 +31,8 @@ pub use buffer::{Buf, Pool, PoolLimits, Unfilled};
 pub use choice::{AnyReactor, choose, open};
 pub use epoll::EpollReactor;
 pub use options::Options;
-pub use tls::{TlsConfigError, TlsError, TlsIdentity, TlsServer, TlsStore};
+pub use tls::{TlsClient, TlsConfigError, TlsError, TlsIdentity, TlsServer, TlsStore};
+pub use uplinks::Uplinks;
 pub use uring::{UringReactor, available};
 pub use waker::Waker;
 
@@ -130,7 +132,8 @@ pub trait Reactor {
     /// Takes no more connections from that socket and closes it. Connections taken before stay.
     fn stop_listening(&mut self, listener: ListenerId);
 
-    /// Begins a connection; `Connected` or `Failed` follows. What is sent before `Connected` is queued.
+    /// Begins a connection; `Connected` or `Failed` follows. What is sent before `Connected` is queued. Encrypts nothing: that
+    /// is for [`Uplinks`].
     fn connect(&mut self, to: &ServerAddress) -> io::Result<ConnId>;
 
     /// Queues bytes behind what is queued. They leave at the next turn. Sending on a dead id is a no-op.

@@ -126,6 +126,8 @@ pub(super) fn socket_for(to: &ServerAddress) -> io::Result<(OwnedFd, SockAddr)> 
     let address = match to {
         ServerAddress::Tcp(address) => SockAddr::from(*address),
         ServerAddress::Unix(path) => SockAddr::unix(path)?,
+        // Sent as it is, it would be plain.
+        ServerAddress::Tls(_) => return Err(io::ErrorKind::Unsupported.into()),
     };
     let socket = Socket::new(address.domain(), Type::STREAM.nonblocking().cloexec(), None)?;
     if address.domain() != Domain::UNIX {

@@ -10,6 +10,7 @@ mod closing;
 mod flow;
 mod load;
 mod peers;
+mod uplinks;
 
 /// Makes a test of each function, once per reactor.
 macro_rules! on_both_reactors {

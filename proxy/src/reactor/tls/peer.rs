@@ -1,15 +1,17 @@
-//! The server's side of one TLS connection.
+//! One side of one TLS connection.
 //!
 //! Records are decrypted where they were received if nobody else sees those bytes. Between calls a connection holds
 //! at most the start of an incomplete record or handshake message; an idle one holds no buffer.
 
 use std::sync::Arc;
 
-use rustls::server::UnbufferedServerConnection;
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
 };
-use rustls::{HandshakeKind, ProtocolVersion, ServerConfig};
+use rustls::{ClientConfig, CommonState, HandshakeKind, ProtocolVersion, ServerConfig};
+use rustls_pki_types::ServerName;
 
 use crate::metrics::Handshake;
 use crate::reactor::Buf;
@@ -43,9 +45,51 @@ pub enum TlsError {
     KeysExhausted,
 }
 
+/// What differs between the two sides of a connection.
+pub trait TlsSide {
+    /// What the library keeps for this side.
+    type Data;
+
+    /// Looks at received bytes.
+    fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+
+    /// What both sides have.
+    fn common(&self) -> &CommonState;
+}
+
+impl TlsSide for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(bytes)
+    }
+
+    fn common(&self) -> &CommonState {
+        self
+    }
+}
+
+impl TlsSide for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(bytes)
+    }
+
+    fn common(&self) -> &CommonState {
+        self
+    }
+}
+
+/// One connection, of which we are the server.
+pub type TlsServer = TlsPeer<UnbufferedServerConnection>;
+
+/// One connection, of which we are the client.
+pub type TlsClient = TlsPeer<UnbufferedClientConnection>;
+
 /// One connection.
-pub struct TlsServer {
-    conn: UnbufferedServerConnection,
+pub struct TlsPeer<S> {
+    conn: S,
     /// Received bytes that wait for more.
     pub(super) pending: Vec<u8>,
     outcome: Option<Handshake>,
@@ -61,14 +105,36 @@ impl TlsServer {
     /// # Errors
     /// When the configuration is unusable.
     pub fn new(config: Arc<ServerConfig>) -> Result<Self, TlsError> {
-        Ok(Self {
-            conn: UnbufferedServerConnection::new(config)?,
+        Ok(Self::of(UnbufferedServerConnection::new(config)?))
+    }
+}
+
+impl TlsClient {
+    /// A connection to the server of that name; its first words are appended to `out`.
+    ///
+    /// # Errors
+    /// When the configuration is unusable.
+    pub fn begin(
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        out: &mut Vec<u8>,
+    ) -> Result<Self, TlsError> {
+        let mut client = Self::of(UnbufferedClientConnection::new(config, name)?);
+        client.process(&mut [], &mut Vec::new(), out)?;
+        Ok(client)
+    }
+}
+
+impl<S: TlsSide> TlsPeer<S> {
+    const fn of(conn: S) -> Self {
+        Self {
+            conn,
             pending: Vec::new(),
             outcome: None,
             peer_closed: false,
             closed: false,
             failed: false,
-        })
+        }
     }
 
     /// Takes received bytes. What they say to the session is appended to `plain`, what must be sent for TLS's own sake
@@ -97,8 +163,8 @@ impl TlsServer {
             self.fail(out);
             return Err(error);
         }
-        if self.outcome.is_none() && !self.conn.is_handshaking() {
-            self.outcome = Some(outcome(&self.conn));
+        if self.outcome.is_none() && !self.conn.common().is_handshaking() {
+            self.outcome = Some(outcome(self.conn.common()));
         }
         Ok(())
     }
@@ -154,7 +220,7 @@ impl TlsServer {
         loop {
             let rest = bytes.get_mut(used..).unwrap_or_default();
             let room = rest.len();
-            let UnbufferedStatus { discard, state } = self.conn.process_tls_records(rest);
+            let UnbufferedStatus { discard, state } = self.conn.process(rest);
             let mut discard = discard;
             let mut over = false;
             match state? {
@@ -253,7 +319,7 @@ impl TlsServer {
 
     /// Whether application data cannot flow yet.
     pub fn is_handshaking(&self) -> bool {
-        self.conn.is_handshaking()
+        self.conn.common().is_handshaking()
     }
 
     /// How the handshake went; `None` while it is under way.
@@ -268,24 +334,21 @@ impl TlsServer {
 
     /// The protocol that the client asked for by ALPN and got: `postgresql`, or nothing.
     pub fn alpn_protocol(&self) -> Option<&[u8]> {
-        self.conn.alpn_protocol()
+        self.conn.common().alpn_protocol()
     }
 
     /// Has `with` write, once nothing of TLS's own is left to write.
     fn write(
         &mut self,
         out: &mut Vec<u8>,
-        with: impl FnOnce(
-            &mut WriteTraffic<'_, rustls::server::ServerConnectionData>,
-            &mut Vec<u8>,
-        ) -> Result<(), TlsError>,
+        with: impl FnOnce(&mut WriteTraffic<'_, S::Data>, &mut Vec<u8>) -> Result<(), TlsError>,
     ) -> Result<(), TlsError> {
         if self.closed {
             return Err(TlsError::Closed);
         }
         loop {
             // The library may have begun to read the pending bytes and expects to find them again.
-            let UnbufferedStatus { state, .. } = self.conn.process_tls_records(&mut self.pending);
+            let UnbufferedStatus { state, .. } = self.conn.process(&mut self.pending);
             match state? {
                 ConnectionState::WriteTraffic(mut traffic) => return with(&mut traffic, out),
                 ConnectionState::EncodeTlsData(data) => encode(data, out),
@@ -302,9 +365,9 @@ impl TlsServer {
         self.closed = true;
         self.pending = Vec::new();
         self.outcome.get_or_insert(Handshake::Failed);
-        while self.conn.wants_write() {
+        while self.conn.common().wants_write() {
             // With something to write the library looks at no input.
-            match self.conn.process_tls_records(&mut []).state {
+            match self.conn.process(&mut []).state {
                 Ok(ConnectionState::EncodeTlsData(data)) => encode(data, out),
                 Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
@@ -326,7 +389,7 @@ fn missing(pending: &[u8]) -> Option<usize> {
     needed.checked_sub(pending.len()).filter(|count| *count > 0)
 }
 
-fn outcome(conn: &UnbufferedServerConnection) -> Handshake {
+fn outcome(conn: &CommonState) -> Handshake {
     let resumed = conn.handshake_kind() == Some(HandshakeKind::Resumed);
     match (conn.protocol_version(), resumed) {
         (Some(ProtocolVersion::TLSv1_2), false) => Handshake::Tls12Full,
@@ -337,7 +400,7 @@ fn outcome(conn: &UnbufferedServerConnection) -> Handshake {
 }
 
 /// Appends a record of the library's own to `out`.
-fn encode(mut data: EncodeTlsData<'_, rustls::server::ServerConnectionData>, out: &mut Vec<u8>) {
+fn encode<D>(mut data: EncodeTlsData<'_, D>, out: &mut Vec<u8>) {
     let start = out.len();
     if let Err(EncodeError::InsufficientSize(need)) = data.encode(&mut []) {
         out.resize(start + need.required_size, 0);
@@ -347,8 +410,8 @@ fn encode(mut data: EncodeTlsData<'_, rustls::server::ServerConnectionData>, out
     }
 }
 
-fn encrypt(
-    traffic: &mut WriteTraffic<'_, rustls::server::ServerConnectionData>,
+fn encrypt<D>(
+    traffic: &mut WriteTraffic<'_, D>,
     plain: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<(), TlsError> {
@@ -388,9 +451,9 @@ fn fill(
     written.map(drop).map_err(|_| TlsError::KeysExhausted)
 }
 
-impl std::fmt::Debug for TlsServer {
+impl<S> std::fmt::Debug for TlsPeer<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TlsServer")
+        f.debug_struct("TlsPeer")
             .field("outcome", &self.outcome)
             .field("pending", &self.pending.len())
             .finish_non_exhaustive()
