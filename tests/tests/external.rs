@@ -304,6 +304,32 @@ fn the_product_may_be_restarted_and_a_server_moved_and_not_forgotten() -> Result
 }
 
 #[test]
+fn a_server_started_here_before_keeps_what_it_has() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut product = Product::serve("engines = ['postgresql']")?;
+    let account = product.sign_up("ann@example.com")?;
+    let workspace = account.workspace("shop", "tenant")?;
+    let key = account.key.clone();
+    product.stop()?;
+    let a = prepared()?;
+    let settings = configuration(folder.path(), &[("pg-a", "postgresql", &a)])?;
+    product.configure(&settings.replace("['postgresql', 'redis']", "['postgresql']"));
+    product.start_again()?;
+    let account = Account::known(&product, &key);
+    let at = |login: &Login| Login {
+        port: product.postgres().1,
+        ..login.clone()
+    };
+    for tenant in ["acme", "globex"] {
+        let made = account.tenant(tenant, "shop", &at(&workspace))?;
+        assert_eq!(psql(&made, "SELECT 1")?, "1\n");
+    }
+    assert_eq!(made_on(&a)?, "shop__acme shop__globex");
+    assert_eq!(psql(&at(&workspace), "SELECT 1")?, "1\n");
+    Ok(())
+}
+
+#[test]
 fn a_server_that_is_unfit_takes_nothing_until_it_is_put_right() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let a = Server::postgres()?;

@@ -423,11 +423,12 @@ impl Watcher {
             Err(Prepared::Refused(sentence)) => return Ok(vec![sentence]),
             Err(Prepared::Lost(why)) => return Err(why),
         };
-        for note in &report.notes {
-            tracing::warn!(server = self.server.name, "{note}");
-        }
         if !report.problems.is_empty() {
             return Ok(report.problems);
+        }
+        // Once each time that it comes up, not each time that it is looked at.
+        for note in &report.notes {
+            tracing::warn!(server = self.server.name, "{note}");
         }
         let finished = async {
             if let Some(count) = report.redis_databases {

@@ -25,7 +25,7 @@ use control_store::servers::{NewServer, ServerInfo};
 use control_store::snapshot::ServerAddress;
 use control_store::states::Mode;
 use control_store::{DatabaseId, Entity, Fault, Store, StoreError, TrafficControl};
-use engines::provisioner::{Health, ProvisionError, Provisioner, ServerSpec};
+use engines::provisioner::{Health, ProvisionError, Provisioner, RunningServer, ServerSpec};
 use engines::{ApplyOptions, ApplyStep, DatabaseEngine, EngineError, SchemaPair, ServerAccess};
 use tokio::sync::Semaphore;
 
@@ -208,12 +208,16 @@ impl Jobs {
             .map_err(|error| Failure::Internal(error.to_string()))
     }
 
+    /// Where the operator has named the engine's servers, those that we started before only keep what they have.
     async fn free_place(&self, engine: Engine, name: &str) -> Outcome<Option<ServerId>> {
-        let all = self.shared.provisioner.list().into_iter();
-        let closed: Vec<_> = all
-            .filter(|it| it.name.is_some() && it.health != Health::Running)
-            .map(|it| it.id)
-            .collect();
+        let mut all = self.shared.provisioner.list();
+        all.retain(|it| it.engine == engine);
+        let named = all.iter().any(|it| it.name.is_some());
+        let takes = |it: &RunningServer| match it.name {
+            Some(_) => it.health == Health::Running,
+            None => !named,
+        };
+        let closed: Vec<_> = all.iter().filter(|it| !takes(it)).map(|it| it.id).collect();
         let name = name.to_owned();
         self.store(move |store| store.place(engine, &name, &closed))
             .await

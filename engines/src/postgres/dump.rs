@@ -80,8 +80,8 @@ impl SchemaSource {
     /// # Cancel safety
     /// Safe to drop: the program ends.
     pub async fn statements(&self) -> Result<Vec<String>, EngineError> {
-        let programs =
-            PostgresPrograms::find().map_err(|it| EngineError::Unavailable(it.to_string()))?;
+        let programs = PostgresPrograms::find_clients()
+            .map_err(|it| EngineError::Unavailable(it.to_string()))?;
         let mut command = Command::new(programs.pg_dump());
         command
             .args([

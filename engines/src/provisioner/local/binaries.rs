@@ -7,6 +7,26 @@ use crate::provisioner::ProvisionError;
 /// Where Debian and its relatives keep PostgreSQL, one folder for each major version.
 const DEBIAN_ROOT: &str = "/usr/lib/postgresql";
 
+/// What an installation must have.
+struct Needed {
+    programs: &'static [&'static str],
+    /// The one that is named where it is missing.
+    name: &'static str,
+    /// Debian's package.
+    package: &'static str,
+}
+
+const SERVER: Needed = Needed {
+    programs: &["initdb", "postgres"],
+    name: "postgres",
+    package: "postgresql",
+};
+const CLIENTS: Needed = Needed {
+    programs: &["pg_dump"],
+    name: "pg_dump",
+    package: "postgresql-client",
+};
+
 /// The programs of one PostgreSQL installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PostgresPrograms {
@@ -16,14 +36,24 @@ pub(crate) struct PostgresPrograms {
 impl PostgresPrograms {
     /// The newest version in Debian's place, else what is on the `PATH`.
     pub(crate) fn find() -> Result<Self, ProvisionError> {
+        Self::find_with(&SERVER)
+    }
+
+    /// As [`Self::find`], of what a host has that runs no servers.
+    pub(crate) fn find_clients() -> Result<Self, ProvisionError> {
+        Self::find_with(&CLIENTS)
+    }
+
+    fn find_with(needed: &Needed) -> Result<Self, ProvisionError> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         Self::find_in(
             Path::new(DEBIAN_ROOT),
             &std::env::split_paths(&path).collect::<Vec<_>>(),
+            needed,
         )
     }
 
-    fn find_in(root: &Path, path: &[PathBuf]) -> Result<Self, ProvisionError> {
+    fn find_in(root: &Path, path: &[PathBuf], needed: &Needed) -> Result<Self, ProvisionError> {
         let mut versions = installed_versions(root);
         versions.sort_unstable();
         let newest_first = versions
@@ -32,11 +62,11 @@ impl PostgresPrograms {
             .map(|version| root.join(version.to_string()).join("bin"));
         newest_first
             .chain(path.iter().cloned())
-            .find(|folder| folder.join("initdb").is_file() && folder.join("postgres").is_file())
+            .find(|folder| needed.programs.iter().all(|it| folder.join(it).is_file()))
             .map(|folder| Self { folder })
             .ok_or(ProvisionError::MissingProgram {
-                program: "postgres",
-                package: "postgresql",
+                program: needed.name,
+                package: needed.package,
             })
     }
 
@@ -145,23 +175,27 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let elsewhere = tempfile::tempdir().unwrap();
         let path = vec![elsewhere.path().to_owned()];
-        let error = PostgresPrograms::find_in(root.path(), &path).unwrap_err();
+        let error = PostgresPrograms::find_in(root.path(), &path, &SERVER).unwrap_err();
         assert_eq!(
             error.to_string(),
             "postgres was not found: install it with `apt-get install postgresql`, or put it on the PATH"
         );
         install(elsewhere.path());
         assert_eq!(
-            PostgresPrograms::find_in(root.path(), &path)
+            PostgresPrograms::find_in(root.path(), &path, &SERVER)
                 .unwrap()
                 .folder,
             elsewhere.path()
         );
         install(&root.path().join("9/bin"));
         install(&root.path().join("15/bin"));
+        // Clients alone.
         std::fs::create_dir_all(root.path().join("17/bin")).unwrap();
+        std::fs::write(root.path().join("17/bin/pg_dump"), "").unwrap();
+        let clients = PostgresPrograms::find_in(root.path(), &path, &CLIENTS);
+        assert_eq!(clients.unwrap().folder, root.path().join("17/bin"));
         assert_eq!(
-            PostgresPrograms::find_in(root.path(), &path)
+            PostgresPrograms::find_in(root.path(), &path, &SERVER)
                 .unwrap()
                 .folder,
             root.path().join("15/bin")
