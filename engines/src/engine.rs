@@ -277,6 +277,11 @@ pub trait DatabaseEngine: Send + Sync {
         spec: &DatabaseSpec<'_>,
     ) -> Result<(), EngineError>;
 
+    /// Whether [`Self::restore_roles`] has anything to do.
+    fn loses_roles(&self) -> bool {
+        false
+    }
+
     /// Gives the roles of databases that are in use what they may do, no more and no less, where a server may have come to
     /// another view of it since: all those of one server, when it was started. An engine whose roles keep their rights as they
     /// were written has nothing to do.

@@ -1,7 +1,8 @@
 //! Database servers that somebody else runs: they serve tenants, go down and come up, move, and are never ours to stop.
 
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -125,6 +126,43 @@ fn python() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/drivers/python/bin/python")
 }
 
+/// A session that has asked something, and asks again when it is told to.
+struct OpenSession(Child);
+
+impl OpenSession {
+    fn of(login: &Login) -> Result<Self> {
+        let script = "
+import psycopg
+with psycopg.connect(autocommit=True) as session:
+    session.execute('SELECT 1')
+    print('ready', flush=True)
+    input()
+    try:
+        session.execute('SELECT 1')
+    except psycopg.Error as error:
+        print(error.sqlstate)";
+        let mut child = login
+            .command(python())
+            .args(["-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut ready = [0; 6];
+        let stdout = child.stdout.as_mut().context("no output")?;
+        stdout.read_exact(&mut ready)?;
+        Ok(Self(child))
+    }
+
+    /// The code of the error that it meets.
+    fn goes_on(mut self) -> Result<String> {
+        let mut stdin = self.0.stdin.take().context("no input")?;
+        stdin.write_all(b"\n")?;
+        drop(stdin);
+        let out = self.0.wait_with_output()?;
+        Ok(String::from_utf8(out.stdout)?.trim().to_owned())
+    }
+}
+
 /// Whether the product says so of that server.
 fn is_up(product: &Product, name: &str) -> Result<bool> {
     let metrics = product.metrics()?;
@@ -196,14 +234,17 @@ fn servers_that_exist_serve_tenants_whatever_happens_to_them() -> Result<()> {
     assert_eq!(redis_cli(&product, &url, "SET a 1")?, "OK\n");
 
     // A server goes down and comes up.
+    let session = OpenSession::of(&acme)?;
     b.stop()?;
     cache_server.stop()?;
     until("seen to be down", || {
         Ok(!is_up(&product, "pg-b")? && !is_up(&product, "cache")?)
     })?;
     assert_eq!(health(&product)?, "degraded");
+    // The login may be refused already, where psql shows no code.
     let told = psql(&acme, "SELECT name FROM items")?;
-    assert!(told.contains("57P03"), "{told}");
+    assert!(told.contains("database server is unavailable"), "{told}");
+    assert_eq!(session.goes_on()?, "57P03");
     let told = redis_cli(&product, &url, "GET a")?;
     assert!(
         told.contains("unavailable") || told.contains("ERR"),

@@ -180,26 +180,34 @@ impl Jobs {
         }
     }
 
-    /// Has the roles of databases in use do what they are meant to, on one server.
+    /// Has the roles of databases in use do what they are meant to, on one server. Meanwhile none of them is closed or removed.
     pub(super) async fn restore_roles_on(&self, id: ServerId) -> Outcome<()> {
         let snapshot = self.shared.store.snapshot().load();
-        // Those in the trash stay closed.
-        let in_use =
-            |it: &Database| matches!(it.status, DatabaseStatus::Ready | DatabaseStatus::Suspended);
-        let there = snapshot.databases.values();
-        let databases: Vec<_> = there
-            .filter(|it| it.server == id && in_use(it))
-            .map(Arc::clone)
-            .collect();
-        let Some(first) = databases.first() else {
+        let Some(server) = snapshot.servers.get(&id) else {
             return Ok(());
         };
-        let server = self.access(id).await?;
-        let specs: Vec<_> = databases.iter().map(|it| spec(it)).collect();
-        self.engine(first.engine)?
-            .restore_roles(&server, &specs)
-            .await
-            .map_err(failure)
+        let engine = self.engine(server.engine)?;
+        if !engine.loses_roles() {
+            return Ok(());
+        }
+        let mut turns = Vec::new();
+        for database in snapshot.databases.values().filter(|it| it.server == id) {
+            turns.push(self.lock(database.id).await);
+        }
+        // Those in the trash stay closed, also if they have come there while we waited.
+        let snapshot = self.shared.store.snapshot().load();
+        let in_use =
+            |it: &Database| matches!(it.status, DatabaseStatus::Ready | DatabaseStatus::Suspended);
+        let databases = snapshot.databases.values();
+        let specs: Vec<_> = databases
+            .filter(|it| it.server == id && in_use(it))
+            .map(|it| spec(it))
+            .collect();
+        if specs.is_empty() {
+            return Ok(());
+        }
+        let access = self.access(id).await?;
+        engine.restore_roles(&access, &specs).await.map_err(failure)
     }
 
     /// Whether somebody else runs that server.

@@ -87,6 +87,10 @@ impl DatabaseEngine for RedisEngine {
         databases::create(server, spec).await
     }
 
+    fn loses_roles(&self) -> bool {
+        true
+    }
+
     async fn restore_roles(
         &self,
         server: &ServerAccess,
