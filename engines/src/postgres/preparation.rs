@@ -47,7 +47,7 @@ pub fn preparation(user: &str) -> String {
          GRANT {PLATFORM_ROLE}, pg_signal_backend TO {user};\n\
          GRANT SET ON PARAMETER {settings} TO {user};\n\
          REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;\n\
-         GRANT CONNECT ON DATABASE postgres TO {user};\n"
+         GRANT CONNECT, TEMPORARY ON DATABASE postgres TO {user};\n"
     );
     for usage in USES {
         text.push_str(&make_template(usage));
