@@ -1,5 +1,6 @@
 //! What the REST API costs: reads, long lists, the query log, a deployment.
 
+mod creation;
 mod deployment;
 mod http;
 mod instance;
@@ -25,6 +26,8 @@ use report::Section;
 pub struct Amounts {
     /// Requests of a round of reads.
     pub requests: u32,
+    /// Tenants that are created one after the other.
+    pub creations: u32,
     /// Tenants of the long list.
     pub list_tenants: u32,
     /// Entries of the large query log.
@@ -41,6 +44,7 @@ impl Amounts {
     pub fn full() -> Self {
         Self {
             requests: 3000,
+            creations: 50,
             list_tenants: 50_000,
             log_entries: 10_000_000,
             crash_load: Duration::from_secs(5),
@@ -53,6 +57,7 @@ impl Amounts {
     pub fn quick() -> Self {
         Self {
             requests: 50,
+            creations: 3,
             list_tenants: 1000,
             log_entries: 100_000,
             crash_load: Duration::from_secs(1),
@@ -93,6 +98,8 @@ pub fn run(amounts: &Amounts, quick: bool) -> Result<Figures> {
     progress("reads");
     let (mut instance, account) = fresh(&SCHEMA)?;
     sections.push(reads::run(&instance, &account, amounts).context("reads")?);
+    progress("creating a tenant");
+    sections.push(creation::run(&instance, &account, amounts).context("creating a tenant")?);
     progress("a large query log, and a crash");
     sections.extend(logs::run(&mut instance, &account, amounts).context("logs")?);
     progress("a long list");
