@@ -15,6 +15,29 @@ use crate::states::{DatabaseState, TenantStatus};
 use crate::store::{Store, now_us, time};
 use crate::workspaces::{mark_deployed, newest_version};
 
+/// So many databases of the workspaces that a key reaches are few: less work than to go through all tenants for them.
+const FEW: u32 = 1000;
+
+/// How a page of tenants is found.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// Through the tenants, in order, until there are enough.
+    InOrder,
+    /// By the databases of the workspaces that the key reaches.
+    ByDatabase,
+}
+
+/// Whether the workspaces, a list in JSON, have few databases.
+fn has_few(conn: &Connection, project: &ProjectId, workspaces: &str) -> Result<bool, StoreError> {
+    let counted: u32 = conn
+        .prepare_cached(
+            "SELECT count(*) FROM (SELECT 1 FROM databases
+             WHERE project = ?1 AND workspace IN (SELECT value FROM json_each(?2)) LIMIT ?3)",
+        )?
+        .query_row((project.as_str(), workspaces, FEW + 1), |row| row.get(0))?;
+    Ok(counted <= FEW)
+}
+
 /// A tenant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TenantInfo {
@@ -174,39 +197,68 @@ impl Store {
         part: &Part<Place>,
     ) -> Result<Vec<TenantEntry>, StoreError> {
         let (workspaces, tenants) = reach(scope)?;
+        self.read(|conn| {
+            let way = match &workspaces {
+                Some(names) if has_few(conn, project, names)? => Way::ByDatabase,
+                _ => Way::InOrder,
+            };
+            self.list_by(conn, way, project, status, (workspaces, tenants), part)
+        })
+    }
+
+    fn list_by(
+        &self,
+        conn: &Connection,
+        way: Way,
+        project: &ProjectId,
+        status: Option<TenantStatus>,
+        (workspaces, tenants): (Option<String>, Option<String>),
+        part: &Part<Place>,
+    ) -> Result<Vec<TenantEntry>, StoreError> {
         let (at, id) = part.after_ascending();
+        // A column with a plus in front is looked up by no index.
+        let (plus, reached) = match way {
+            Way::InOrder => (
+                "",
+                "?5 IS NULL OR EXISTS (SELECT 1 FROM databases d WHERE d.project = tenants.project
+                     AND d.tenant = tenants.id AND d.workspace IN (SELECT value FROM json_each(?5)))",
+            ),
+            Way::ByDatabase => (
+                "+",
+                "id IN (SELECT d.tenant FROM databases d WHERE d.project = ?1 AND d.workspace IN (SELECT value FROM json_each(?5)))",
+            ),
+        };
         // One text each, so that each has its index.
         let of_status = match status {
-            None => "status <> 'deleted' AND ?2 IS NULL",
-            Some(_) => "status = ?2",
+            None => format!("{plus}status <> 'deleted' AND ?2 IS NULL"),
+            Some(_) => format!("{plus}status = ?2"),
         };
-        self.read(|conn| {
-            let sql = format!(
-                "{TENANTS}
-                 WHERE project = ?1 AND {of_status} AND (created_at, id) > (?3, ?4)
-                     AND (?5 IS NULL OR EXISTS (SELECT 1 FROM databases d WHERE d.project = tenants.project
-                         AND d.tenant = tenants.id AND d.workspace IN (SELECT value FROM json_each(?5))))
-                     AND (?6 IS NULL OR id IN (SELECT value FROM json_each(?6)))
-                 ORDER BY created_at, id LIMIT ?7"
-            );
-            let filters = (
-                project.as_str(),
-                status.map(TenantStatus::name),
-                at,
-                id,
-                workspaces,
-                tenants,
-                part.sql_limit(),
-            );
-            let found = list(conn, &sql, filters, read)?;
-            let snapshot = self.snapshot().load();
-            let entries = found.into_iter().map(|info| match snapshot.tenant(project, &info.id) {
+        let sql = format!(
+            "{TENANTS}
+             WHERE project = ?1 AND {of_status} AND ({plus}created_at, {plus}id) > (?3, ?4)
+                 AND ({reached})
+                 AND (?6 IS NULL OR id IN (SELECT value FROM json_each(?6)))
+             ORDER BY {plus}created_at, {plus}id LIMIT ?7"
+        );
+        let filters = (
+            project.as_str(),
+            status.map(TenantStatus::name),
+            at,
+            id,
+            workspaces,
+            tenants,
+            part.sql_limit(),
+        );
+        let found = list(conn, &sql, filters, read)?;
+        let snapshot = self.snapshot().load();
+        let entries = found
+            .into_iter()
+            .map(|info| match snapshot.tenant(project, &info.id) {
                 Ok(entry) if entry.info == info => Ok(entry),
                 // Changed this moment.
                 _ => directory::entry_of(conn, project, info),
             });
-            entries.collect()
-        })
+        entries.collect()
     }
 
     /// How many tenants a project has, those in the trash included.
@@ -321,6 +373,55 @@ mod tests {
         let tenants = f.store.list_tenants(project, status, &all, &Part::ALL);
         let tenants = tenants.unwrap();
         tenants.into_iter().map(|it| it.info.id.clone()).collect()
+    }
+
+    #[test]
+    fn both_ways_to_a_page_find_the_same() {
+        let f = Fixture::new();
+        let project = f.project();
+        for workspace in ["shop", "rare"] {
+            f.workspace(&project, workspace, Mode::Tenant);
+        }
+        for n in 0..9 {
+            let of = if n % 3 == 0 {
+                &["shop", "rare"][..]
+            } else {
+                &["shop"]
+            };
+            f.new_tenant(&project, &format!("t{n}"), of).unwrap();
+        }
+        let find = |way, status, names: &str, part: &Part<Place>| {
+            let reach = (Some(names.to_owned()), None);
+            let found = f
+                .store
+                .read(|conn| f.store.list_by(conn, way, &project, status, reach, part));
+            let found = found.unwrap();
+            found.into_iter().map(|it| it.info).collect::<Vec<_>>()
+        };
+        let provisioning = Some(TenantStatus::Provisioning);
+        for (names, count) in [(r#"["rare"]"#, 3), (r#"["shop","rare"]"#, 9), ("[]", 0)] {
+            for status in [None, provisioning, Some(TenantStatus::Suspended)] {
+                let all = find(Way::InOrder, status, names, &Part::ALL);
+                let expected = if status == Some(TenantStatus::Suspended) {
+                    0
+                } else {
+                    count
+                };
+                assert_eq!(all.len(), expected, "{names} {status:?}");
+                assert_eq!(find(Way::ByDatabase, status, names, &Part::ALL), all);
+                let Some(first) = all.first() else { continue };
+                let rest = Part {
+                    after: Some(Place {
+                        at: first.created_at,
+                        id: first.id.clone(),
+                    }),
+                    ..Part::ALL
+                };
+                for way in [Way::InOrder, Way::ByDatabase] {
+                    assert_eq!(find(way, status, names, &rest), all[1..], "{way:?}");
+                }
+            }
+        }
     }
 
     #[test]

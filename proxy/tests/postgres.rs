@@ -1026,10 +1026,11 @@ async fn a_backend_that_dies_idle_is_replaced_unnoticed() {
         for _ in 0..3 {
             let admin = lab.superuser(FIRST, "postgres").await;
             admin
-                .batch_execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'lab_admin'")
+                .batch_execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'lab_admin'")
                 .await
                 .unwrap();
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            // They are gone; the proxy hears of it a moment later.
+            tokio::time::sleep(Duration::from_millis(200)).await;
             assert_eq!(text(&client, "SELECT current_setting('app.x')").await, "1");
         }
         lab.stop().await;
